@@ -7,6 +7,7 @@ use serde_path_to_error::Segment;
 use toml::Value;
 
 use super::diagnostic::Problems;
+use super::hints;
 use super::tree::{Body, Node, Path, Step};
 
 /// Reads the tree; errors in it are reported and left out. `also` names keys that are known too, though they stand
@@ -133,19 +134,25 @@ impl Complaint {
             Complaint::UnknownKey { known } => {
                 let key = node.and_then(|node| node.key.as_ref()).unwrap_or(site);
                 let whose = whose(path);
-                let problem =
-                    report.error(Some(key), format!("unknown key `{name}`")).label(format!("not a key of {whose}"));
-                problem.hide_values().help(suggestion(name, known, "write"));
+                let label = format!("not a key of {whose}");
+                let problem = report.error(Some(key), format!("unknown key `{name}`")).label(label);
+                problem.hide_values().help(advice_on_key(name, known, &whose));
             }
             Complaint::UnknownWord { known } => {
-                let word = node.map(Node::to_value).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-                let problem = report.error(Some(site), format!("`{name}` cannot be \"{word}\""));
-                problem.label(format!("expected {}", one_of(known))).help(suggestion(&word, known, "write"));
+                let (word, shown) = word_of(node);
+                let problem = report.error(Some(site), format!("`{name}` cannot be {shown}"));
+                problem.label(format!("expected {}", one_of(known)));
+                if let Some(near) = nearest(&word, known) {
+                    problem.help(format!("write `{near}`"));
+                }
             }
             Complaint::WrongType { found, expected } => {
                 let problem = report.error(Some(site), format!("`{name}` must be {expected}"));
                 if !found.is_empty() {
                     problem.label(format!("this is {found}"));
+                }
+                if let Some(help) = advice_on_value(name, node, expected) {
+                    problem.help(help);
                 }
             }
             Complaint::Other(message) => {
@@ -196,6 +203,56 @@ fn whose(path: &Path) -> String {
 fn keys(path: &Path) -> Vec<&str> {
     let before = &path.0[..path.0.len().saturating_sub(1)];
     before.iter().filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None }).collect()
+}
+
+/// What to write in place of a key that is not known in the table `whose`.
+fn advice_on_key(name: &str, known: &[String], whose: &str) -> String {
+    if let Some(key) = hints::synonym(name, known).or_else(|| nearest(name, known)) {
+        return format!("write `{key}`");
+    }
+    match hints::sections_with(name).filter(|sections| sections != whose) {
+        Some(sections) => format!("`{name}` is a key of {sections}: move the line there"),
+        None => suggestion(name, known, "write"),
+    }
+}
+
+/// The word of a value that should be one of several, and how it is shown; of a table its first key.
+fn word_of(node: Option<&Node>) -> (String, String) {
+    match node.map(|node| &node.body) {
+        Some(Body::Leaf(Value::String(word))) => (word.clone(), format!("\"{word}\"")),
+        Some(Body::Leaf(value)) => (value.to_string(), value.to_string()),
+        Some(Body::Table { entries, .. }) => {
+            let key = entries.keys().next().cloned().unwrap_or_default();
+            let shown = format!("{{ {key} = ... }}");
+            (key, shown)
+        }
+        Some(Body::List(_)) => (String::new(), "a list".to_owned()),
+        None => (String::new(), "this".to_owned()),
+    }
+}
+
+/// What to write in place of a value of the wrong type, where that is plain.
+fn advice_on_value(name: &str, node: Option<&Node>, expected: &str) -> Option<String> {
+    let is_from_file = node.is_some_and(|node| node.spoken.is_none());
+    match &node?.body {
+        Body::Leaf(Value::String(text)) if is_from_file => {
+            let text = text.trim();
+            let fits = match expected {
+                "true or false" => text.parse::<bool>().is_ok(),
+                "a number" => text.parse::<f64>().is_ok(),
+                _ => expected.contains("whole number") && text.parse::<u64>().is_ok(),
+            };
+            fits.then(|| format!("write {text}, without quotation marks"))
+        }
+        Body::Leaf(Value::Integer(number)) if name == "listen" => Some(format!("write \"127.0.0.1:{number}\"")),
+        Body::Leaf(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) if expected == "text" => {
+            Some(format!("write it in quotation marks: \"{value}\""))
+        }
+        Body::Table { .. } if ["backend", "client"].contains(&name) => {
+            Some(format!("write [[{name}]], with two brackets, before each of them"))
+        }
+        Body::Leaf(_) | Body::List(_) | Body::Table { .. } => None,
+    }
 }
 
 /// The nearest of the known words, or all of them.

@@ -157,12 +157,25 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// The errors alone: what has to be corrected, without what is only advised.
+    pub fn errors(&self) -> String {
+        let errors: Vec<String> = self.of(Severity::Error).map(Diagnostic::to_string).collect();
+        errors.join("\n\n")
+    }
+
+    fn of(&self, severity: Severity) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(move |diagnostic| diagnostic.severity == severity)
+    }
+}
+
+/// Writes the warnings first: what is read last is what refuses the configuration.
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for diagnostic in &self.diagnostics {
+        for diagnostic in self.of(Severity::Warning).chain(self.of(Severity::Error)) {
             writeln!(f, "{diagnostic}\n")?;
         }
-        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        let errors = self.of(Severity::Error).count();
         let noun = if errors == 1 { "problem" } else { "problems" };
         write!(f, "the configuration is refused: {errors} {noun}")
     }
@@ -232,6 +245,11 @@ impl<'a> Problems<'a> {
 
     pub(super) fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// Returns true if the text has this word in it.
+    pub(super) fn mentions(&self, word: &str) -> bool {
+        self.text.contains(word)
     }
 
     /// The warnings, or everything when there is an error among it.

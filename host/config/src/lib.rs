@@ -10,6 +10,7 @@ mod convert;
 mod decode;
 mod defaults;
 mod diagnostic;
+mod hints;
 mod litellm;
 mod log_level;
 mod outbound;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::decode::suggestion;
+use super::decode::{nearest, suggestion};
 use super::diagnostic::{Problems, Site};
+use super::hints;
 use super::tree::{Body, Node, Path, Step};
 
 /// Prefix of the variables that override settings.
@@ -60,7 +61,8 @@ pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Problems<'_>)
                 Ok(_) => Override { name: name.into(), text }.set(tree, &path, report),
                 Err(_) => {
                     let message = format!("`{text}` is not a whole number, 0 or more");
-                    report.error(Some(&Site::Variable(name.into())), message);
+                    let problem = report.error(Some(&Site::Variable(name.into())), message);
+                    problem.help(format!("it sets {setting}; write a number, or unset the variable"));
                 }
             }
         }
@@ -75,8 +77,27 @@ pub(super) fn overlay(tree: &mut Node, env: &dyn Env, report: &mut Problems<'_>)
             }
         }
     }
+    warn_of_near_misses(&names, report);
     if let Some(text) = env.var(LOG_LEVEL) {
         Override { name: LOG_LEVEL.into(), text }.set(tree, &Path::of("log").key("level"), report);
+    }
+}
+
+/// Variables with single underscores where two belong are read by nobody.
+fn warn_of_near_misses(names: &[String], report: &mut Problems<'_>) {
+    for name in names {
+        let Some(rest) = name.strip_prefix("POINTSMAN_").filter(|rest| !rest.starts_with('_')) else { continue };
+        let Some((section, key)) = rest.split_once('_') else { continue };
+        let key = key.trim_start_matches('_');
+        if !hints::has_key(&section.to_ascii_lowercase(), &key.to_ascii_lowercase()) || report.mentions(name) {
+            continue;
+        }
+        let meant = format!("{PREFIX}{section}__{key}");
+        if names.contains(&meant) {
+            continue;
+        }
+        let problem = report.warn(Some(&Site::Variable(name.as_str().into())), "this variable is not read");
+        problem.help(format!("did you mean {meant}, with two underscores between its parts?"));
     }
 }
 
@@ -131,7 +152,10 @@ impl Override {
             [] => {
                 let known: Vec<String> = names.into_iter().map(|(_, name)| name).collect();
                 let problem = report.error(Some(&self.site()), format!("there is no {list} with the {field} `{part}`"));
-                problem.help(suggestion(part, &known, "did you mean"));
+                problem.help(match nearest(part, &known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => suggestion(part, &known, "did you mean"),
+                });
                 None
             }
             [(_, first), (_, second), ..] => {

@@ -98,9 +98,18 @@ impl Node {
             return None;
         }
         let (table, errors) = DeTable::parse_recoverable(text);
+        if let Some((what, help)) = other_format(text).filter(|_| !errors.is_empty()) {
+            let site = errors[0].span().map(Site::File);
+            report.error(site.as_ref(), format!("this is {what}, and a configuration is TOML")).help(help);
+            return None;
+        }
         for error in errors.iter().take(Problems::MAX_PROBLEMS) {
             let site = error.span().map(Site::File);
-            report.error(site.as_ref(), error.message()).label("this is not TOML");
+            let (message, label, help) = syntax(text, error.message(), error.span());
+            let problem = report.error(site.as_ref(), message).label(label);
+            if let Some(help) = help {
+                problem.help(help);
+            }
         }
         let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
         errors.is_empty().then(|| Self::from_toml(&root, &Site::File, report))
@@ -236,4 +245,39 @@ fn float(number: &DeFloat<'_>, site: &Site, report: &mut Problems<'_>) -> Value 
             Value::Float(1.0)
         }
     }
+}
+
+/// The format that a text has in place of TOML, and the advice.
+fn other_format(text: &str) -> Option<(&'static str, &'static str)> {
+    const YAML: &str = "write it as [[backend]] tables; `pointsman config import-litellm FILE` converts LiteLLM's";
+    const JSON: &str = "write it as [[backend]] tables with key = value lines, as the README shows";
+    let mut lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = lines.next()?;
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    if first.starts_with('{') {
+        Some(("JSON", JSON))
+    } else if first == "---" || first.starts_with("- ") || first.split_once(':').is_some_and(|(name, _)| is_name(name))
+    {
+        Some(("YAML", YAML))
+    } else {
+        None
+    }
+}
+
+/// A fault of syntax: the message, what stands beneath the quoted words, and the advice.
+fn syntax(text: &str, message: &str, span: Option<std::ops::Range<usize>>) -> (String, String, Option<String>) {
+    let at = span.map_or(text.len(), |span| text.floor_char_boundary(span.start));
+    let rest = text[at..].lines().next().unwrap_or_default().trim();
+    if message == "duplicate key" {
+        return ("this key stands in the table twice".to_owned(), "the second time".to_owned(), None);
+    }
+    if rest.starts_with(['\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}', '\u{ab}']) {
+        let help = "write straight quotation marks: \"...\"".to_owned();
+        return ("these quotation marks are not TOML's".to_owned(), "not a straight \"".to_owned(), Some(help));
+    }
+    let before = text[..at].lines().last().unwrap_or_default().trim_end();
+    if rest.is_empty() && before.ends_with('=') {
+        return ("there is no value behind the `=`".to_owned(), "a value belongs here".to_owned(), None);
+    }
+    (message.to_owned(), "this is not TOML".to_owned(), None)
 }

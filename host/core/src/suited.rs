@@ -51,6 +51,7 @@ impl Unsuited {
     pub fn told(self, backend: &Backend, operation: Operation) -> String {
         let (dialect, operation) = (backend.dialect.as_str(), operation.as_str());
         match self {
+            Unsuited::Model if backend.has_star() => format!("does not serve it: it serves {}", served_models(backend)),
             Unsuited::Model => format!("serves only {}", served_models(backend)),
             Unsuited::Embeddings => "takes embedding requests only for models that it names".to_owned(),
             Unsuited::Operation => {
@@ -80,19 +81,19 @@ pub(crate) fn takes_model(backend: &Backend, model: &str, operation: Operation) 
     model == UNKNOWN_MODEL || if star_is_enough { backend.serves(model) } else { backend.lists(model) }
 }
 
-/// The models a backend serves, in words and bounded: "gpt-*, o1* and 3 more, any other as gpt-4.1-mini".
+/// The models a backend serves, in words and bounded: "gpt-*, o1* and 3 more, and any other as gpt-4.1-mini".
 pub fn served_models(backend: &Backend) -> String {
     let (served, excepted): (Vec<&Route>, Vec<&Route>) = backend.routes.iter().partition(|route| route.is_served());
     let (stars, named): (Vec<&Route>, Vec<&Route>) = served.into_iter().partition(|route| route.asked.is_any());
     let mut words = patterns(&named);
-    let any = if words.is_empty() { "any model" } else { ", any other" };
+    let any = if words.is_empty() { "any model" } else { ", and any other" };
     match stars.first() {
         Some(star) if star.sent == "*" => words += any,
         Some(star) => words = format!("{words}{any} as {}", shown(&star.sent)),
         None if backend.routes.is_empty() => words += any,
         None => {}
     }
-    if excepted.is_empty() { words } else { format!("{words}, except {}", patterns(&excepted)) }
+    if excepted.is_empty() { words } else { format!("{words} except {}", patterns(&excepted)) }
 }
 
 fn patterns(routes: &[&Route]) -> String {
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(words(&[("*", "*")]), "any model");
         assert_eq!(words(&[("*", "one")]), "any model as one");
         assert_eq!(words(&[("m", "m"), ("gpt-*", "gpt-*")]), "gpt-*, m");
-        assert_eq!(words(&[("m", "m"), ("gpt-*", ""), ("*", "n")]), "m, any other as n, except gpt-*");
+        assert_eq!(words(&[("m", "m"), ("gpt-*", ""), ("*", "n")]), "m, and any other as n except gpt-*");
         let long = "x".repeat(500);
         let many: Vec<(&str, &str)> = vec![(&long, "m"); 30];
         assert!(words(&many).len() < 600 && words(&many).ends_with(" and 24 more"), "{}", words(&many));
@@ -178,7 +179,10 @@ mod tests {
         let but_gpt = backend(Dialect::OPENAI, &[("gpt-*", ""), ("*", "n")]);
         assert_eq!((but_gpt.sent_model("gpt-5"), but_gpt.sent_model("llama")), (None, Some("n".to_owned())));
         assert!(!but_gpt.serves("gpt-5") && but_gpt.any_model());
-        assert_eq!(told(&but_gpt, "gpt-5", Operation::Chat).unwrap(), "serves only any model as n, except gpt-*");
+        assert_eq!(
+            told(&but_gpt, "gpt-5", Operation::Chat).unwrap(),
+            "does not serve it: it serves any model as n except gpt-*"
+        );
     }
 
     #[test]

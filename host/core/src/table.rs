@@ -312,6 +312,11 @@ impl Backend {
             || self.routes.iter().all(is_as_asked) && self.routes.iter().any(|route| route.asked.is_any())
     }
 
+    /// Returns true if it serves every name that is not excepted.
+    pub fn has_star(&self) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|route| route.asked.is_any() && route.is_served())
+    }
+
     /// Returns true if it serves names that are not listed.
     pub fn any_model(&self) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|r| matches!(r.asked, Pattern::Glob { .. }) && r.is_served())

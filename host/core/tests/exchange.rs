@@ -508,6 +508,27 @@ fn a_wait_is_not_granted_what_the_policy_turned_down() {
 }
 
 #[test]
+fn an_attempt_begins_when_it_is_sent_and_not_when_its_waiter_was_given_the_permit() {
+    let mut s = Story::new(&[(Tier::Primary, one_slot())], Budgets::default(), 9);
+    let taken = s.other(0);
+    s.step(Event::Arrived);
+    s.says(hold(Lane::Primary));
+    s.fleet.refund(taken);
+    let (mut served, _) = s.fleet.serve_queue(s.now);
+    let (_, permit) = served.pop().expect("b0 is free");
+    s.now = s.now + Duration::from_millis(7);
+    s.step(Event::Granted(permit));
+    s.now = s.now + Duration::from_millis(2);
+    let sent_at = s.now;
+    assert!(matches!(s.says(primary(0)), Action::Send(_)));
+    s.now = s.now + Duration::from_micros(2_400);
+    let Action::Ask(query) = s.ended(Kind::ServerError, 0) else { panic!("asked again") };
+    assert_eq!(query.attempts[0].elapsed_ms, 3);
+    let attempt = &s.exchange.attempts()[0];
+    assert_eq!((attempt.started, attempt.elapsed), (sent_at, Duration::from_micros(2_400)));
+}
+
+#[test]
 fn an_attempt_that_could_not_be_sent_never_was_one() {
     let limits = Limits { rpm: Some(1), ..one_slot() };
     let mut s = Story::new(&[(Tier::Primary, limits)], Budgets::default(), 9);

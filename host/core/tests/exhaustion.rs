@@ -255,7 +255,7 @@ fn a_backend_that_hung_is_not_asked_again_in_the_exchange_it_hung() {
         let query = question(s.fails(Kind::ServerError, 500));
         assert_eq!(state(&query, 0), RowState::Unsuited as u32);
         let told = refusal(s.gives_up()).message;
-        assert!(told.contains(&format!("b0 failed at it ({})", kind.as_str())), "{told}");
+        assert!(told.contains(&format!("b0 failed this request ({})", kind.as_str())), "{told}");
         s.begin();
         s.send(0);
     }

@@ -59,7 +59,7 @@ fn a_refusal_says_of_every_backend_why_it_cannot_serve_the_model() {
     let exhausted = refusal(vec![free(), paid(), claude()], "llama").message;
     assert_eq!(
         exhausted,
-        "No backend could answer after 0 attempts and 0.0 s of waiting: free-1 is ready, but the policy did not choose it; \
+        "No backend could answer: free-1 is ready, but the policy did not choose it; \
          no other backend serves \"llama\": paid-1 serves only gpt-*, o1; claude-1 serves only claude-*"
     );
     let unknown = refusal(vec![paid(), claude()], "llama").message;

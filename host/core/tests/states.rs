@@ -7,7 +7,7 @@ use pointsman_core::contract::{Operation, RowState};
 use pointsman_core::fleet::state_change::{Change, MAX_REPORTS, REPORT_WINDOW, StateChange};
 use pointsman_core::fleet::{AttemptReport, Fleet, MAX_MODEL_COOLDOWNS, Settings};
 use pointsman_core::outcome::{Kind, Outcome};
-use pointsman_core::table::{Backend, Lane, Table};
+use pointsman_core::table::{Backend, Lane, Pattern, Route, Table};
 use pointsman_core::time::Timestamp;
 use pointsman_core::view::View;
 
@@ -23,8 +23,17 @@ fn at(ms: u64) -> Timestamp {
 
 impl Story {
     fn new() -> Self {
+        Self::with_routes(&[])
+    }
+
+    /// Of a backend that sends these names, in place of those that are asked for.
+    fn with_routes(routes: &[(&str, &str)]) -> Self {
+        let route = |(asked, sent): &(&str, &str)| Route {
+            asked: Pattern::parse(asked).expect("a pattern"),
+            sent: (*sent).to_owned(),
+        };
         let mut fleet = Fleet::new(Settings::default(), 7);
-        let backend = Backend::new("a");
+        let backend = Backend { routes: routes.iter().map(route).collect(), ..Backend::new("a") };
         let view = fleet.adopt(Arc::new(Table::new(vec![backend], Vec::new())), Settings::default());
         Self { fleet, view }
     }
@@ -61,6 +70,35 @@ fn a_cooldown_of_a_model_is_not_the_backends() {
     assert_eq!(s.fleet.state_for(at(2), &s.view, &want("m"), 0), (RowState::Ready, None));
     let (state, cooldown) = s.fleet.state_for(at(2), &s.view, &want("unknown-1"), 0);
     assert_eq!((state, cooldown.map(|(_, reason)| reason)), (RowState::Cooling, Some(Kind::ModelMissing)));
+}
+
+#[test]
+fn names_that_are_sent_as_one_model_cool_as_one_and_the_name_sent_is_told() {
+    let mut s = Story::with_routes(&[("big", "p/big"), ("*", "p/small")]);
+    s.attempt(0, "one", Kind::ModelMissing, None);
+    let state = |s: &Story, model: &str| {
+        let want = s.view.want(&model.into(), Operation::Chat, 1);
+        s.fleet.state_for(at(2), &s.view, &want, 0).0
+    };
+    assert_eq!(state(&s, "another"), RowState::Cooling, "it is sent as the same model");
+    assert_eq!(state(&s, "big"), RowState::Ready);
+    assert_eq!(s.words(2), [(Some("p/small".to_owned()), "excluded")]);
+    assert_eq!(&*s.fleet.overview(at(2), &s.view)[0].model_cooldowns[0].model, "p/small");
+    assert_eq!(s.fleet.cooldowns(at(2))[0].model.as_deref(), Some("p/small"));
+    let mut after = Story::with_routes(&[("big", "p/big"), ("*", "p/small")]);
+    after.fleet.restore(at(10), &s.fleet.cooldowns(at(10)));
+    assert_eq!((state(&after, "one"), state(&after, "big")), (RowState::Cooling, RowState::Ready), "over a restart");
+}
+
+#[test]
+fn names_that_clients_invent_do_not_count_as_errors_of_the_backend() {
+    let mut s = Story::new();
+    for i in 0..20 {
+        s.attempt(i, &format!("invented-{i}"), Kind::ModelMissing, None);
+    }
+    assert_eq!(s.fleet.overview(at(30), &s.view)[0].stats.errors, 0.0);
+    s.attempt(40, "m", Kind::RateLimited, None);
+    assert!(s.fleet.overview(at(50), &s.view)[0].stats.errors > 0.0);
 }
 
 #[test]

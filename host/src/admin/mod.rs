@@ -4,6 +4,7 @@ mod api;
 mod endpoint;
 mod events;
 mod failure;
+mod form;
 mod guard;
 mod openapi;
 mod parameters;

@@ -7,12 +7,13 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::form::Asked;
 use super::view::{PolicyView, RollbackView, ShadowReport};
 use super::{AdminState, failure};
 use crate::proxy::Grant;
@@ -42,16 +43,25 @@ pub(super) async fn shadow(State(state): State<AdminState>) -> Response {
     }
 }
 
-/// `?name=mine&settings={...}` with the component as the body.
+/// Options of an upload, in the address or as fields of a form.
+const OPTIONS: [&str; 3] = ["name", "settings", "set"];
+
+/// `?name=mine&settings={...}` with the component as the body, or a form with all of them.
 pub(super) async fn put(
     State(state): State<AdminState>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let options = query.map_err(|error| error.body_text()).and_then(|Query(asked)| options(&asked));
     // Read also where it is refused: a client that still sends does not read the answer.
-    match (options, receive(body, &state).await) {
-        (Ok(options), Ok(Upload { component, memory })) => {
+    let Upload { component, memory } = match receive(body, &state).await {
+        Ok(upload) => upload,
+        Err(refusal) => return refusal,
+    };
+    let asked = query.map_err(|error| error.body_text());
+    let asked = asked.and_then(|Query(asked)| Asked::read(asked, &headers, component, &OPTIONS));
+    match asked.and_then(|Asked { options: asked, component }| Ok((options(&asked)?, component))) {
+        Ok((options, component)) => {
             let control = state.control;
             change(async move {
                 let _memory = memory;
@@ -60,8 +70,7 @@ pub(super) async fn put(
             })
             .await
         }
-        (Err(why), Ok(_)) => failure(StatusCode::BAD_REQUEST, format!("{why}; the policy in force stays")),
-        (Ok(_) | Err(_), Err(refusal)) => refusal,
+        Err(why) => failure(StatusCode::BAD_REQUEST, format!("{why}; the policy in force stays")),
     }
 }
 

@@ -4,36 +4,46 @@ use axum::Json;
 use axum::body::{Body, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use pointsman_core::lifecycle::promotion::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::form::Asked;
 use super::policy::{Upload, change, once, options, receive};
 use super::view::{PolicyEventView, PolicyView};
 use super::{AdminState, failure};
 
-/// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...&settings={...}` with the component as the body.
+/// Options of a promotion, in the address or as fields of a form.
+const OPTIONS: [&str; 6] = ["name", "settings", "set", "canary", "for", "guard"];
+
+/// `?canary=5%25&for=10m&guard=p95<=%2B10%25&guard=...&settings={...}` with the component as the body, or a form with all of
+/// them.
 pub(super) async fn start(
     State(state): State<AdminState>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let asked = query.map_err(|error| error.body_text()).and_then(|Query(asked)| Ok((plan(&asked)?, options(&asked)?)));
-    let (plan, options) = match asked {
-        Ok(asked) => asked,
-        Err(why) => {
-            // Read all the same: a client that still sends does not read the answer.
-            let _ = receive(body, &state).await;
-            return failure(StatusCode::BAD_REQUEST, why);
-        }
+    // Read also where it is refused: a client that still sends does not read the answer.
+    let received = receive(body, &state).await;
+    let asked = match query {
+        Ok(Query(asked)) => asked,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, error.body_text()),
     };
-    match receive(body, &state).await {
-        Ok(Upload { component, .. }) if component.is_empty() => {
+    let judged = match received {
+        // What is wrong in the address is told before what is wrong with the body.
+        Err(refusal) => return plan(&asked).map_or_else(|why| failure(StatusCode::BAD_REQUEST, why), |_| refusal),
+        Ok(Upload { component, memory }) => Asked::read(asked, &headers, component, &OPTIONS)
+            .and_then(|Asked { options: asked, component }| Ok((plan(&asked)?, options(&asked)?, component, memory))),
+    };
+    match judged {
+        Err(why) => failure(StatusCode::BAD_REQUEST, why),
+        Ok((_, _, component, _)) if component.is_empty() => {
             failure(StatusCode::BAD_REQUEST, "send the candidate's component as the body")
         }
-        Ok(Upload { component, memory }) => {
+        Ok((plan, options, component, memory)) => {
             let control = state.control;
             change(async move {
                 let _memory = memory;
@@ -42,7 +52,6 @@ pub(super) async fn start(
             })
             .await
         }
-        Err(refusal) => refusal,
     }
 }
 

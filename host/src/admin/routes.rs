@@ -59,7 +59,8 @@ const SET: Parameter = in_query(
     "{\"primary_wait_ms\":5000}",
 );
 
-const COMPONENT: &str = "A WebAssembly component, as `pointsman policy build` makes it.";
+const COMPONENT: &str = "A WebAssembly component, as `pointsman policy build` makes it; or a form (`multipart/form-data`) with it in the field `policy`, \
+     and the parameters in fields of their names.";
 
 /// Every endpoint, in the order of the reference page.
 pub(super) const ENDPOINTS: &[Endpoint] = &[

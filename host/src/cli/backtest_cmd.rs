@@ -188,13 +188,19 @@ fn too_few(reader: &StoreReader, file: &Path, period: Period, few: TooFew) -> Fa
     let shown = file.display();
     let (since, until) = (Rfc3339(period.since), Rfc3339(period.until));
     Failure::Refused(match reader.journal_span() {
-        Ok(Some((first, last))) => format!(
-            "the journal in {shown} has {} exchanges of its sample between {since} and {until}; a backtest needs at least \
-             {MIN_EXCHANGES}. What it has is from {} to {}: set --since and --until",
-            few.found,
-            Rfc3339(first),
-            Rfc3339(last)
-        ),
+        Ok(Some((first, last))) => {
+            let is_all = period.since <= first && last <= period.until;
+            let what_to_do = if is_all {
+                "that is all it has: let the proxy run for longer, or raise [journal] sample".to_owned()
+            } else {
+                format!("what it has is from {} to {}: set --since and --until", Rfc3339(first), Rfc3339(last))
+            };
+            format!(
+                "the journal in {shown} has {} exchanges of its sample between {since} and {until}; a backtest needs at \
+                 least {MIN_EXCHANGES}; {what_to_do}",
+                few.found
+            )
+        }
         Ok(None) => format!(
             "the journal in {shown} is empty; `pointsman serve` fills it when [journal] sample is more than 0, and a \
              backtest needs at least {MIN_EXCHANGES} exchanges"

@@ -9,6 +9,7 @@ use super::seal_cmd::{self, SealArgs};
 use super::serving::serving;
 use super::well;
 use pointsman_config::{self as config, ConfigError, Env, Loaded, Severity};
+use pointsman_core::table::{Backend, Pattern, Table};
 use pointsman_engine::plain_file;
 
 /// A larger configuration of LiteLLM is not imported, in bytes.
@@ -126,9 +127,7 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
         writeln!(out, "  {:<9} {:<width$}  serves {}", "", "", serving(backend))?;
     }
     let table = config.table();
-    let any = if table.backends.iter().any(|b| b.any_model()) { " and any other" } else { "" };
-    let names = if table.models.is_empty() { "any".to_owned() } else { format!("{}{any}", table.models.join(", ")) };
-    writeln!(out, "  models    {names}")?;
+    writeln!(out, "  models    {}", models(&table))?;
     let clients = if table.clients.is_empty() {
         "everyone who reaches the listener".to_owned()
     } else {
@@ -136,6 +135,24 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
     };
     writeln!(out, "  clients   {clients}")?;
     writeln!(out, "  warnings  {}", warnings.len())
+}
+
+/// What can be asked for: the names, the patterns, and whether any other is served too.
+fn models(table: &Table) -> String {
+    let globs = table.backends.iter().flat_map(|backend| &backend.routes).filter(|route| route.is_served());
+    let mut globs: Vec<String> = globs
+        .filter(|route| matches!(route.asked, Pattern::Glob { .. }) && !route.asked.is_any())
+        .map(|route| route.asked.to_string())
+        .collect();
+    globs.sort_unstable();
+    globs.dedup();
+    let mut names = table.models.clone();
+    names.extend(globs);
+    match (table.backends.iter().any(Backend::has_star), names.is_empty()) {
+        (true, true) => "any".to_owned(),
+        (true, false) => format!("{} and any other", names.join(", ")),
+        (false, _) => names.join(", "),
+    }
 }
 
 fn prices(file: &Path, is_written: bool, env: &dyn Env, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<bool> {
@@ -210,7 +227,7 @@ mod tests {
         let text = "[[backend]]\nid = \"nvidia-1\"\nbase_url = \"http://x/v1\"\napi_key = \"literal\"\nrpm = 40\nmodels = [\"m\", \"n-*\"]\n";
         let (ok, out, err) = check_text(text, &[]);
         assert!(ok);
-        for words in ["ok: ", "nvidia-1  primary   http://x/v1  key, 40 rpm", "m and any other", "warnings  1"] {
+        for words in ["ok: ", "nvidia-1  primary   http://x/v1  key, 40 rpm", "  models    m, n-*\n", "warnings  1"] {
             assert!(out.contains(words), "{words:?} in {out}");
         }
         assert!(err.starts_with("warning: ") && !err.contains("literal"), "{err}");

@@ -91,10 +91,17 @@ impl Looking<'_> {
         let names = config::policy_names(own, file, file.is_none());
         let place = self.loaded.path.as_deref().and_then(|path| config::settings_place(path, self.env, &names, key));
         let mut problem = Diagnostic { place, ..Diagnostic::error(message) };
-        problem.help(match nearest {
-            Some(nearest) => format!("did you mean `{nearest}`?"),
-            None => "settings of another policy stand in a table of its name, [policy.settings.NAME]".to_owned(),
-        });
+        let as_number =
+            offered.get(key).and_then(|value| value.as_str()).filter(|text| text.trim().parse::<f64>().is_ok());
+        match (nearest, as_number) {
+            (Some(nearest), _) => problem.help(format!("did you mean `{nearest}`?")),
+            (None, Some(number)) => problem.help(format!("write {}, without quotation marks", number.trim())),
+            // Of a key that it knows the policy has said what it takes.
+            (None, None) if words.contains("must be") => &mut problem,
+            (None, None) => {
+                problem.help("settings of another policy stand in a table of its name, [policy.settings.NAME]")
+            }
+        };
         self.problems.push(problem);
     }
 
@@ -137,7 +144,11 @@ impl Looking<'_> {
             Some(_) | None => PathBuf::from("."),
         };
         let shown = folder.display();
-        if !folder.is_dir() {
+        if path.is_dir() {
+            let message = format!("the store {} is a folder, and not a file", path.display());
+            let help = format!("write \"{}\"", path.join("pointsman.db").display());
+            self.problem(Severity::Error, "store", "path", message, &help);
+        } else if !folder.is_dir() {
             let message = format!("the store's folder {shown} is not there");
             self.problem(Severity::Error, "store", "path", message, "make the folder, or write another path");
         } else if let Err(error) = try_to_write(&folder, &path) {

@@ -7,6 +7,7 @@ mod config_needs;
 mod environment;
 mod explain_cmd;
 mod forced_exit;
+mod help_text;
 mod journal_args;
 mod journal_cmd;
 mod policy_cmd;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use pointsman_config::ProcessEnv;
 use pointsman_engine::clock::Clock;
 use pointsman_engine::{CompileJob, compile_in_children};
@@ -37,7 +38,7 @@ use crate::terminal::{Own, Terminal, complain};
 
 /// A proxy for LLM APIs whose routing is decided by a WebAssembly component.
 ///
-/// Pointsman stands before your providers: it spreads requests over free, rate-limited keys, waits for them when they
+/// Pointsman sits in front of your providers: it spreads requests over free, rate-limited keys, waits for them when they
 /// cool down, and spends money on a fallback only when waiting does not pay. Point any OpenAI or Anthropic SDK at it.
 #[derive(Parser)]
 #[command(name = "pointsman", version, max_term_width = 100)]
@@ -52,25 +53,26 @@ enum Command {
     ///
     /// Without a file, providers are found by their usual environment variables (NVIDIA_API_KEY, OPENAI_API_KEY,
     /// GROQ_API_KEY, OPENROUTER_API_KEY, ANTHROPIC_API_KEY, ...). A changed file or policy takes effect while running;
-    /// a bad one is refused and what was in force stays. SIGHUP looks again, SIGTERM and Ctrl-C drain and stop.
+    /// a bad one is refused and what was in force stays. SIGHUP reads the files again, SIGTERM and
+    /// Ctrl-C drain and stop.
     Serve {
         /// The configuration [default: ./pointsman.toml where it exists].
         #[arg(long, short, env = "POINTSMAN_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Show the whole proxy before simulated providers that rate-limit, fail and cut streams. No key needed.
+    /// Run the whole proxy in front of simulated providers that rate-limit, fail and cut streams. No key needed.
     Demo(DemoArgs),
-    /// Check a configuration, print its schema, convert one of LiteLLM, or seal the secrets in it.
+    /// Check a configuration, print its schema, convert LiteLLM's, or seal the secrets in it.
     Config {
         #[command(subcommand)]
         command: config_cmd::ConfigCommand,
     },
-    /// Write a policy: a new project, its component, what the proxy says of it, scenarios, speed; and put it into force.
+    /// Write, build, check, test and measure a policy, and put it into force.
     Policy {
         #[command(subcommand)]
         command: policy_cmd::PolicyCommand,
     },
-    /// Tell how an exchange went, and why: what the policy saw, what it decided, what came of it, what it cost.
+    /// Explain an exchange: what the policy saw and decided, what came of it, what it cost.
     ///
     /// Reads the journal in the store, beside a running proxy or after it. Without an id it tells the latest.
     ///
@@ -122,7 +124,8 @@ pub fn main() -> ExitCode {
         return job.run();
     }
     compile_in_children();
-    let command = match Cli::try_parse() {
+    let matches = help_text::reflowed(Cli::command()).try_get_matches();
+    let command = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli.command,
         Err(error) => return print_usage(&error),
     };

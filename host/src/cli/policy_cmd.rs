@@ -23,9 +23,6 @@ use crate::serve::engine_limits;
 /// Backends of the table a policy is tried with when no configuration is given.
 const EXAMPLE_BACKENDS: usize = 4;
 
-/// The component's name where none is given.
-const DEFAULT_OUTPUT: &str = "policy.wasm";
-
 /// Subcommands of `pointsman policy`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
@@ -71,11 +68,11 @@ pub(super) enum PolicyCommand {
     /// Exit 0: accepted; 1: refused; 2: nothing was judged (wrong usage, no such file, a bad configuration).
     ///
     ///   pointsman policy check mine.wasm
-    ///   pointsman policy check mine.wasm --config pointsman.toml      with its backends, settings and limits
+    ///   pointsman policy check mine.wasm --config pointsman.toml     (for its backends and settings)
     ///   pointsman policy check mine.wasm --json | jq .figures
     #[command(verbatim_doc_comment)]
     Check {
-        /// The component file to check.
+        /// The component file, or the folder of a project that is built.
         file: PathBuf,
         /// Judge it for this configuration, not for an example table.
         #[arg(long, short, value_name = "FILE")]
@@ -92,7 +89,7 @@ pub(super) enum PolicyCommand {
     /// A failed one prints what was not as expected and the story of its exchanges. The last line counts; exit 0 when
     /// all pass, 1 when one does not, 2 when there is nothing to test.
     ///
-    ///   pointsman policy test mine                                  (mine/policy.wasm with mine/scenarios/*.toml)
+    ///   pointsman policy test mine                     (mine/policy.wasm with mine/scenarios/*.toml)
     ///   pointsman policy test mine/policy.wasm other.toml --explain
     #[command(verbatim_doc_comment)]
     Test(TestArgs),
@@ -105,7 +102,7 @@ pub(super) enum PolicyCommand {
     ///   pointsman policy bench default --json
     #[command(verbatim_doc_comment)]
     Bench {
-        /// The component file, or `default`.
+        /// The component file, the folder of a project that is built, or `default`.
         file: PathBuf,
         /// Take `[policy.settings]` and the limits from this configuration.
         #[arg(long, short, value_name = "FILE")]
@@ -117,7 +114,7 @@ pub(super) enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print the guide for authors: a page of it, or what there is.
+    /// Print a page of the guide for policy authors, or the list of its pages.
     ///
     /// The pages are those of the repository, as they were when this binary was built; all of it is Markdown.
     ///
@@ -130,14 +127,15 @@ pub(super) enum PolicyCommand {
         #[arg(value_enum)]
         topic: Option<Topic>,
     },
-    /// Put a component into force by degrees: it gets a share of a running proxy's exchanges, is compared with the policy in
-    /// force, and takes over or goes by itself.
+    /// Put a component into force by degrees, and roll it back by itself where it does worse.
+    ///
+    /// It gets a share of a running proxy's exchanges and is compared with the policy in force.
     ///
     /// It is rolled back as soon as a guard is shown to be violated, or when it fails. When its time is over and no guard is,
     /// it is promoted; when too little is known by then, it is given as much time again, once.
     /// Exit 0: promoted; 1: rolled back, refused or unreachable; 2: wrong usage. Ctrl-C leaves the promotion running.
     ///
-    ///   pointsman policy promote candidate.wasm --canary 5% --for 10m --guard 'error_rate<=+0.5%' --guard 'p95<=+10%'
+    ///   pointsman policy promote candidate.wasm --canary 5% --for 10m --guard 'p95<=+10%'
     ///   pointsman policy promote --abort
     #[command(verbatim_doc_comment)]
     Promote(PromoteArgs),
@@ -201,13 +199,13 @@ fn start(name: &str, lang: Language, dir: Option<&Path>, out: &mut dyn Write) ->
 fn guide(topic: Option<Topic>, out: &mut dyn Write) -> anyhow::Result<Ended> {
     match topic {
         Some(topic) => write!(out, "{}", topic.text())?,
-        None => write!(out, "The guide for policies' authors, page by page:\n\n{}", contents())?,
+        None => write!(out, "The guide for policy authors, page by page:\n\n{}", contents())?,
     }
     Ok(Ended::Well)
 }
 
 fn make(dir: &Path, output: Option<&Path>, out: &mut dyn Write) -> anyhow::Result<Ended> {
-    let file = output.map_or_else(|| dir.join(DEFAULT_OUTPUT), Path::to_owned);
+    let file = output.map_or_else(|| dir.join(component::DEFAULT_OUTPUT), Path::to_owned);
     let Built { language, file, bytes, revision, name, took, wants_settings } = build(dir, &file)?;
     let (file, took) = (file.display(), took.as_secs_f64());
     let named = name.map(|name| format!("{name}, ")).unwrap_or_default();
@@ -265,7 +263,7 @@ fn read(file: &Path, limits: &EngineLimits) -> Result<Vec<u8>, String> {
     }
     component::read(file, limits.max_component_bytes as u64).map_err(|error| {
         format!(
-            "cannot read {}: {error}; give a component file, or `default` for the policy inside this binary",
+            "cannot read {}: {error}; give a component file, a project that is built, or `default` for the policy inside this binary",
             file.display()
         )
     })
@@ -300,8 +298,9 @@ fn conditions((file, config, settings): Tried<'_>) -> Result<(Vec<u8>, Condition
 fn offer(config: &Config, file: &Path, bytes: &[u8]) -> SettingsOffer {
     let own = name_of(bytes);
     let is_default = *Revision::id_of(bytes) == *Engine::embedded_id();
-    let same =
-        |configured: &Path| configured.canonicalize().ok().is_some_and(|one| file.canonicalize().ok() == Some(one));
+    let same = |configured: &Path| {
+        configured.canonicalize().ok().is_some_and(|one| component::file_of(file).canonicalize().ok() == Some(one))
+    };
     match config.policy.file.as_deref().map_or(is_default, same) {
         true => config.policy.offer(own.as_deref()),
         false => config.policy.offer_for_other(&config::policy_names(own.as_deref(), Some(file), is_default)),

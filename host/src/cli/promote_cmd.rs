@@ -14,9 +14,9 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::in_runtime;
 use super::promote_screen::{Policy, Promotion, Screen};
 use super::settings_args::SettingsArgs;
+use super::{component, in_runtime};
 
 /// Interval between requests for the state of the promotion.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ const INTERRUPTED: u8 = 130;
 /// Arguments of `pointsman promote`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PromoteArgs {
-    /// Component file of the candidate.
+    /// Component file of the candidate, or the folder of its project.
     #[arg(required_unless_present = "abort")]
     file: Option<PathBuf>,
     /// The share of the exchanges that the candidate gets; those of a session are all on one side.
@@ -124,7 +124,7 @@ fn read(args: &PromoteArgs, env: &dyn Env) -> Result<(Asking, Option<Vec<u8>>), 
     let component = match &args.file {
         None => None,
         Some(file) => Some(
-            plain_file::read(file, EngineLimits::MAX_COMPONENT_BYTES as u64)
+            plain_file::read(&component::file_of(file), EngineLimits::MAX_COMPONENT_BYTES as u64)
                 .map_err(|error| format!("cannot read {}: {error}", file.display()))?,
         ),
     };
@@ -204,6 +204,12 @@ fn how_to_abort(args: &PromoteArgs, env: &dyn Env, url: &Url) -> String {
         command += &format!(" --token {token}");
     }
     command
+}
+
+/// The last of an error's causes, which says what happened.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 /// One request to the admin API.
@@ -297,8 +303,12 @@ impl Asking {
             request = request.bearer_auth(token);
         }
         let unreachable = |error: reqwest::Error| {
-            let why = crate::upstream::causes(&error);
-            anyhow::anyhow!("cannot reach the admin listener at {}: {why}", url.origin().ascii_serialization())
+            let why = root(&error);
+            anyhow::anyhow!(
+                "cannot reach the admin listener at {}: {why}; is the proxy running? Its address is [admin] listen of its \
+                 configuration (--config FILE), or give it with --admin URL",
+                url.origin().ascii_serialization()
+            )
         };
         let answer = request.send().await.map_err(unreachable)?;
         if !answer.status().is_success() {

@@ -3,7 +3,7 @@
 use pointsman_core::suited::served_models;
 use pointsman_core::table::Backend;
 
-/// "gpt-*, o1*, any other as gpt-4.1-mini ($0.40 in, $1.60 out per million tokens)".
+/// "gpt-*, o1*, and any other as gpt-4.1-mini ($0.40 in, $1.60 out per million tokens)".
 pub(super) fn serving(backend: &Backend) -> String {
     let models = served_models(backend);
     let Some(stand_in) = backend.stand_in() else { return models };

@@ -23,8 +23,8 @@ pub(super) struct SimulateArgs {
     /// Number of requests in each run.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub exchanges: u64,
-    /// Instead of the rules: so many made-up days before free keys and a paid fallback, beside the fixed rule of 6 waits of
-    /// 5 s.
+    /// Simulate so many made-up days with free keys and a paid fallback instead, and compare money and waiting with the
+    /// fixed rule of 6 waits of 5 s.
     #[arg(long, value_name = "N", conflicts_with_all = ["runs", "exchanges", "config"],
         value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub days: Option<u64>,
@@ -32,7 +32,7 @@ pub(super) struct SimulateArgs {
     /// [default: what the configuration names, else `default`].
     #[arg(long, value_name = "FILE|default|random")]
     pub policy: Option<PathBuf>,
-    /// The table of this configuration instead of made-up ones.
+    /// Simulate the backends of this configuration instead of made-up ones.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print a report for machines.

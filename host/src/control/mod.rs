@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
+use pointsman_config::ConfigError;
 use pointsman_core::lifecycle::{Lifecycle, Reload, Requested, shown};
 use pointsman_core::time::Timestamp;
 use pointsman_engine::watch::FileWatcher;
@@ -321,7 +322,8 @@ impl Control {
     }
 
     fn refuse_config(&self, error: &anyhow::Error) {
-        let error = format!("{error:#}");
+        // Its warnings would stand before what has to be corrected.
+        let error = error.downcast_ref().map_or_else(|| format!("{error:#}"), ConfigError::errors);
         let file = self.config_file.as_deref().map_or_else(String::new, |file| file.display().to_string());
         let now = self.proxy.clock.now();
         let is_new = self.state().lifecycle.refuse_config(now, file, error.clone()).is_some();

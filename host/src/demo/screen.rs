@@ -206,7 +206,7 @@ fn line(view: &View<'_>) -> String {
     let limited: u64 = view.providers.iter().map(|(_, seen)| seen.rate_limited).sum();
     format!(
         "{:>4} s  answered {answered} (primary {primary}, fallback {fallback}, emergency {emergency}), failed {failed}, \
-         waited {waited} ({} on average), 429s {limited}, spent {} instead of {}",
+         waited {waited} ({} on average), 429s {limited}, spent {} instead of {} without waiting",
         view.elapsed.as_secs(),
         seconds(view.tally.waited_mean()),
         usd(view.tally.spent_usd),
@@ -228,6 +228,12 @@ fn verdict(view: &View<'_>) -> Vec<String> {
     let seen = format!(
         "The providers refused {limited} times, broke {broken} times and cut {cut} streams; the clients saw {errors}."
     );
+    let seen = match tally.failed {
+        0 => seen,
+        _ => format!(
+            "{seen}\nMost errors are those of a storm, in which all providers refuse at once: a 503 that says when to retry."
+        ),
+    };
     if tally.waited == 0 {
         return vec![seen, "No request had to wait, so waiting saved nothing this time.".to_owned()];
     }

@@ -21,12 +21,21 @@ pub(super) async fn run(proxy: Arc<Proxy>) {
 /// Reports what has changed since the last time.
 pub(super) fn report_changes(proxy: &Proxy) {
     for change in proxy.fleet.with(|fleet, now| fleet.take_changes(now)) {
-        report(&change);
+        let is_invented = change.model.as_deref().is_some_and(|sent| !is_configured(proxy, &change.backend, sent));
+        report(&change, is_invented);
         proxy.events.backend(&change);
     }
 }
 
-fn report(change: &StateChange) {
+/// Returns true if the configuration has this name for a model of a backend: as one that is sent.
+fn is_configured(proxy: &Proxy, backend: &str, sent: &str) -> bool {
+    let snapshot = proxy.snapshot();
+    let backend = snapshot.view.table.backends.iter().find(|one| *one.id == *backend);
+    backend.is_some_and(|backend| backend.routes.iter().any(|route| route.sent == sent))
+}
+
+/// `is_invented`: the name of its model stands in no configuration, so it is a client's.
+fn report(change: &StateChange, is_invented: bool) {
     let StateChange { backend, model, operation, change, left_out, .. } = change;
     let backend = &**backend;
     let model = model.as_deref().map(shortened);
@@ -34,16 +43,35 @@ fn report(change: &StateChange) {
     let until = change.cooldown().map(|(until, _)| Rfc3339(until).to_string());
     let (until, reason) = (until.as_deref(), change.cooldown().map(|(_, reason)| reason.as_str()));
     let left_out = (*left_out > 0).then_some(*left_out);
+    let for_what = match (model, operation) {
+        (Some(_), _) => " for this model",
+        (None, Some(_)) => " for this operation",
+        (None, None) => "",
+    };
     match change {
+        Change::Excluded { .. } if is_invented => {
+            let help = "the provider does not have it; correct the name where the client has it";
+            tracing::info!(backend, model, operation, reason, until, left_out, "backend excluded{for_what}: {help}");
+        }
         Change::Excluded { .. } => {
-            tracing::warn!(backend, model, operation, reason, until, left_out, "backend excluded: {}", help(change));
+            let help = help(change);
+            tracing::warn!(backend, model, operation, reason, until, left_out, "backend excluded{for_what}: {help}");
         }
         Change::Cooling { failures, .. } => {
-            tracing::warn!(backend, model, operation, reason, until, failures, left_out, "backend is cooling down");
+            tracing::warn!(
+                backend,
+                model,
+                operation,
+                reason,
+                until,
+                failures,
+                left_out,
+                "backend is cooling down{for_what}"
+            );
         }
         Change::Back { after } => {
             let after_ms = after.as_millis() as u64;
-            tracing::info!(backend, model, operation, after_ms, left_out, "backend is back in service");
+            tracing::info!(backend, model, operation, after_ms, left_out, "backend is back in service{for_what}");
         }
         Change::Cleared => {
             tracing::info!(backend, left_out, "cooldowns of the backend were ended; the next attempt is a probe");
@@ -61,7 +89,7 @@ fn help(change: &Change) -> &'static str {
     match change.cooldown().map(|(_, reason)| reason) {
         Some(Kind::Unauthorised) => "the provider refuses its key; check api_key",
         Some(Kind::OutOfCredit) => "its account has no credit left; top it up or remove the backend",
-        Some(Kind::ModelMissing) => "the provider does not have this model; check the name, or [[backend]] models",
+        Some(Kind::ModelMissing) => "the provider does not have it; check the name in [[backend]] models",
         Some(_) | None => "see reason",
     }
 }

@@ -185,9 +185,12 @@ async fn a_changed_file_is_taken_and_a_bad_one_is_not() {
     let (old, new) = (upstream().reply(chat("old")).start().await, upstream().reply(chat("new")).start().await);
     let mut proxy = proxy!().backend(backend("p1").primary(&old)).start().await;
     assert_eq!(proxy.chat().send().await.says(), "old");
-    proxy.reconfigure_backends([backend("p1").set("base_url", "not a url")]);
+    proxy.reconfigure_backends([backend("p1").set("base_url", "not a url").set("api_key", "k-in-plain-text")]);
     proxy.wait_log("the refusal", |l| l.to_string().contains("pointsman.toml:").then_some(())).await;
     assert_eq!(proxy.chat().send().await.says(), "old");
+    let refusal = proxy.admin("/api/config").send().await.json()["refusal"]["error"].as_str().unwrap().to_owned();
+    assert!(refusal.starts_with("error: `base_url` must begin"), "what has to be corrected, first: {refusal}");
+    assert!(!refusal.contains("warning"), "{refusal}");
     proxy.reconfigure_backends([backend("p1").primary(&new)]);
     let taken = async { while proxy.chat().send().await.says() != "new" {} };
     soon("the new table", taken).await;

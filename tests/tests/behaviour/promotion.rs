@@ -200,7 +200,7 @@ async fn the_operator_ends_it_and_what_cannot_be_done_is_said_in_a_sentence() {
         (&candidate, "canary=0%25", 400, "canary=\"0%\" is not a share of the exchanges; write a percentage above 0%"),
         (&candidate, "canary=100%25", 400, "canary=\"100%\" is not a share"),
         (&candidate, "guard=speed%3C=1%25", 400, "guard=\"speed<=1%\" is no guard; write error_rate<=+0.5%"),
-        (&candidate, "for=1y", 400, "for=\"1y\" is not a time for a trial; write 1s to 7d"),
+        (&candidate, "for=1y", 400, "for=\"1y\" is not a time for a promotion; write 1s to 7d"),
         (&s.live, "canary=5%25", 409, "is in force already"),
         (&b"nonsense".to_vec(), "canary=5%25", 422, "the candidate is refused: "),
     ] {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use http::Method;
 use pointsman_engine::named;
 use pointsman_tests::{
     Proxy, ProxyBuilder, Upstream, WatPolicy, backend, chat, proxy, revision_of, run, sends_to, upstream,
@@ -62,6 +63,48 @@ async fn settings_of_another_policy_are_a_warning_and_no_refusal() {
     assert_eq!((&policy["settings_left_out"], &policy["warning"]), (&json!([]), &Value::Null));
 }
 
+/// A form with these fields and, as `policy`, a component.
+fn form(fields: &[(&str, &str)], component: &[u8]) -> Vec<u8> {
+    let mut form = Vec::new();
+    for (name, value) in fields {
+        let field = format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+        form.extend_from_slice(field.as_bytes());
+    }
+    let head = "--B\r\ncontent-disposition: form-data; name=\"policy\"; filename=\"p.wasm\"\r\n\
+                content-type: application/wasm\r\n\r\n";
+    form.extend_from_slice(head.as_bytes());
+    form.extend_from_slice(component);
+    form.extend_from_slice(b"\r\n--B--\r\n");
+    form
+}
+
+#[tokio::test]
+async fn a_form_brings_a_component_and_its_settings() {
+    const TYPE: &str = "multipart/form-data; boundary=B";
+    let (builder, _up) = with_one_backend().await;
+    let proxy = builder.start().await;
+    let put = async |fields: &[(&str, &str)]| {
+        let body = form(fields, &default_component());
+        proxy.admin_request(Method::PUT, "/api/policy").body(TYPE, body).send().await
+    };
+    let answer = put(&[("settings", r#"{"primary_wait_ms":70}"#), ("name", "mine")]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let policy: Value = answer.json();
+    assert_eq!(policy["settings"], json!({ "primary_wait_ms": 70 }));
+    assert_eq!(policy["revision"], revision_of(&default_component()));
+    assert_eq!(policy["history"][0]["name"], "mine");
+    for (fields, status, words) in [
+        (&[("setings", "{}")][..], 400, "it may have policy, the component, and name, settings, set"),
+        (&[("settings", "{}"), ("settings", "{}")], 400, "settings is given twice"),
+        (&[("settings", r#"{"primary_wait":1}"#)], 422, "`primary_wait` is no setting"),
+    ] {
+        let answer = put(fields).await;
+        assert_eq!(answer.status, status, "{fields:?}: {}", answer.text());
+        assert!(answer.text().contains(words), "{fields:?}: {}", answer.text());
+    }
+    assert_eq!(proxy.policy().await["settings"], json!({ "primary_wait_ms": 70 }), "what is refused changes nothing");
+}
+
 #[tokio::test]
 async fn a_wrong_value_of_a_setting_that_the_other_policy_knows_stays_a_refusal() {
     let more = |builder: ProxyBuilder| builder.setting("primary_wait_ms", -1).setting("patience", 3);
@@ -106,6 +149,8 @@ async fn a_policy_is_checked_with_settings_that_are_given() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("own.json"), r#"{"primary_wait_ms": 70}"#).unwrap();
     std::fs::write(folder.path().join("another.wasm"), another().build()).unwrap();
+    std::fs::create_dir(folder.path().join("project")).unwrap();
+    std::fs::write(folder.path().join("project/policy.wasm"), another().build()).unwrap();
     let config = "[policy.settings]\nprimary_wait_ms = 1\n[policy.settings.another]\nown = 2\n\
                   [[backend]]\nid = \"a\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
     std::fs::write(folder.path().join("pointsman.toml"), config).unwrap();
@@ -124,6 +169,8 @@ async fn a_policy_is_checked_with_settings_that_are_given() {
         (&["default", "--set", "primary_wait"], 2, "write --set KEY=VALUE"),
         (&["another.wasm", "--config", "pointsman.toml"], 0, r#"settings {"own":2}"#),
         (&["default", "--config", "pointsman.toml"], 0, r#"settings {"primary_wait_ms":1}"#),
+        (&["project"], 0, "accepted: revision"),
+        (&["nowhere"], 2, "give a component file, a project that is built, or `default`"),
     ] {
         let (ended, told) = check(args).await;
         assert_eq!(ended, Some(code), "{args:?}: {told}");

@@ -63,6 +63,35 @@ async fn a_model_that_every_backend_misses_is_a_404_and_not_come_again() {
     assert_eq!(up.count(), 1);
 }
 
+#[tokio::test]
+async fn names_that_are_sent_as_one_model_share_its_cooldown_and_the_name_sent_is_told() {
+    let up = provider().await;
+    let rescue = upstream().reply(chat("rescued")).start().await;
+    let paid = backend("paid").primary(&up).model("big", "big").model("*", "unknown-small");
+    let proxy = proxy!().backend(paid).backend(backend("rescue").fallback(&rescue));
+    let proxy = proxy.setting("primary_wait_ms", 20).setting("primary_wait_max_retries", 1).start().await;
+    for model in ["one", "another", "a-third"] {
+        assert_eq!(proxy.chat_for(model).send().await.says(), "rescued", "{model}");
+    }
+    assert_eq!(up.count(), 1, "what is missing under one name is missing under all that are sent as it");
+    assert_eq!(backends(&proxy).await[0]["model_cooldowns"][0]["model"], "unknown-small");
+    assert_eq!(proxy.chat_for("big").send().await.says(), "well");
+    let excluded = line_of(&proxy, "backend excluded for this model").await;
+    assert_eq!((&excluded["level"], &excluded["model"]), (&"WARN".into(), &"unknown-small".into()), "{excluded}");
+}
+
+#[tokio::test]
+async fn a_name_that_a_client_invents_is_no_warning_and_no_error_of_the_backend() {
+    let up = provider().await;
+    let proxy = proxy!().backend(backend("p1").primary(&up)).setting("primary_wait_ms", 20).start().await;
+    for i in 0..5 {
+        assert_eq!(proxy.chat_for(&format!("unknown-{i}")).send().await.status, 404);
+    }
+    let told = line_of(&proxy, "backend excluded for this model").await;
+    assert_eq!((&told["level"], &told["model"]), (&"INFO".into(), &"unknown-0".into()), "{told}");
+    assert_eq!(backends(&proxy).await[0]["error_permille"], 0);
+}
+
 /// The log's lines about a backend's state: level, message, and the fields as JSON.
 async fn line_of(proxy: &Proxy, words: &str) -> Json {
     proxy.wait_log(words, |l| l["message"].as_str()?.contains(words).then(|| l.clone())).await

@@ -168,7 +168,7 @@ impl Check<'_, '_> {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return wrong(
                 "must begin with http:// or https://",
-                format!("write \"https://{}\"", without_login(text.split("://").last().unwrap_or(text))),
+                format!("write \"https://{}\"", without_login(without_scheme(text))),
             );
         }
         if bare.is_empty() {
@@ -278,6 +278,19 @@ fn is_secret_header(name: &str) -> bool {
     const WORDS: [&str; 10] =
         ["auth", "credential", "cookie", "jwt", "key", "passw", "secret", "session", "signature", "token"];
     WORDS.iter().any(|word| name.contains(word))
+}
+
+/// An address without what stands in the place of its scheme: `https//`, `https:/`, `ftp://`.
+fn without_scheme(address: &str) -> &str {
+    let end = address.find(['/', '.']).unwrap_or(address.len());
+    let scheme = address[..end].trim_end_matches(':');
+    let is_scheme = scheme.len() <= 6 && !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphabetic());
+    let rest = address[end..].trim_start_matches('/');
+    if is_scheme && rest.len() < address.len() - end && !rest.is_empty() && rest.contains(['.', ':']) {
+        rest
+    } else {
+        address.trim_start_matches([':', '/'])
+    }
 }
 
 /// An address without the user and password before its host.

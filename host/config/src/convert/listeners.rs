@@ -122,9 +122,10 @@ impl Check<'_, '_> {
         let is_written = self.tree.find(&admin).is_some();
         let at = if is_written { &admin } else { &server };
         let problem = self.error(at, "clients and the operator would be served at the same address");
-        problem
-            .label(format!("[server] and [admin] would both listen on port {}", listen.port()))
-            .help("give [admin] listen a port of its own, such as \"127.0.0.1:9901\"");
+        problem.label(format!("[server] and [admin] would both listen on port {}", listen.port())).help(format!(
+            "give [admin] listen a port of its own, such as \"127.0.0.1:{}\"",
+            other_port(listen.port())
+        ));
     }
 
     fn listen(&mut self, section: &Path, text: Option<&str>, default: &str) -> SocketAddr {
@@ -155,4 +156,10 @@ pub(super) const fn exhausted_status(raw: RawExhaustedStatus) -> ExhaustedStatus
 pub(super) fn is_same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     let overlap = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() != 0 && a.port() == b.port() && overlap
+}
+
+/// A port for the admin listener beside this one.
+fn other_port(taken: u16) -> u16 {
+    const ADMIN: u16 = 9901;
+    if taken == ADMIN { ADMIN + 1 } else { ADMIN }
 }

@@ -13,7 +13,9 @@ impl Check<'_, '_> {
     pub(super) fn prices(&mut self, at: &Path, raw: BTreeMap<String, RawPrice>) -> BTreeMap<String, Price> {
         raw.into_iter()
             .map(|(model, price)| {
-                let price = self.price(&at.key(&model), price);
+                let at = at.key(&model);
+                self.advise_on_half_price(&at, &model, &price);
+                let price = self.price(&at, price);
                 (model, price)
             })
             .collect()

@@ -59,9 +59,12 @@ impl Check<'_, '_> {
             match regex::Regex::new(pattern) {
                 Ok(pattern) => redact.push(pattern),
                 Err(error) => {
-                    let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                    let told = error.to_string();
+                    let last = told.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
                     let problem = self.error(&list.index(i), format!("this is no regular expression: {last}"));
-                    problem.help("write it in single quotes, so that a backslash stays one: '\\d{16}'");
+                    problem.help(
+                        "in single quotes a backslash stays one, as in '\\d{16}'; \\( stands for a bracket itself",
+                    );
                 }
             }
         }

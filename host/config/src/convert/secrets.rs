@@ -52,12 +52,17 @@ impl Check<'_, '_> {
             Some((variable, number)) => (variable, Some(self.number(at, number, owner)?)),
         };
         let Some(value) = self.env.var(variable) else {
-            let problem =
-                self.error(at, format!("{owner} needs the environment variable {variable}, which is not set"));
-            problem.help(format!(
-                "export {variable}=..., write \"file:PATH\" instead, or take this {} out",
-                element(at).unwrap_or_else(|| "line".to_owned())
-            ));
+            let is_empty = self.env.names().iter().any(|name| name == variable);
+            let state = if is_empty { "is empty" } else { "is not set" };
+            let like_it = self.env_like(variable);
+            let problem = self.error(at, format!("{owner} needs the environment variable {variable}, which {state}"));
+            problem.help(match like_it {
+                Some(other) => format!("did you mean \"env:{other}\", which is set?"),
+                None => format!(
+                    "export {variable}=..., write \"file:PATH\" instead, or take this {} out",
+                    element(at).unwrap_or_else(|| "line".to_owned())
+                ),
+            });
             return None;
         };
         let entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
@@ -69,6 +74,15 @@ impl Check<'_, '_> {
             None if list.is_list => self.refuse_list(at, &list, owner),
             None => Some(value),
         }
+    }
+
+    /// A variable that is set and has nearly this name.
+    fn env_like(&self, name: &str) -> Option<String> {
+        let plain = |name: &str| name.replace('_', "").to_ascii_uppercase();
+        let is_near = |other: &String| {
+            other != name && strsim::damerau_levenshtein(&plain(name), &plain(other)) <= usize::from(name.len() >= 8)
+        };
+        self.env.names().into_iter().find(|other| is_near(other) && self.env.var(other).is_some())
     }
 
     fn read_secret_file(&mut self, at: &Path, path: &str, owner: &str) -> Option<String> {
@@ -179,7 +193,8 @@ impl Check<'_, '_> {
             }
             Err(unusable) => unusable,
         };
-        self.error(at, format!("{owner}: the secret {unusable}"));
+        let problem = self.error(at, format!("{owner}: the secret {unusable}"));
+        problem.help("one key belongs here; of a list separated by commas, env:NAME#1 is the first");
         None
     }
 }
@@ -200,6 +215,9 @@ fn fault_of_key(key: &str) -> Option<(&'static str, &'static str)> {
     } else if is_assignment(key) {
         let help = "leave NAME= out: the file must hold the key and nothing else";
         Some(("begins with a variable's name, as a line of an .env file does", help))
+    } else if key.contains([';', '|']) {
+        let help = "is it a list? Keys are separated by commas, and env:NAME#1 is the first";
+        Some(("has a separator in it, and is sent as one key", help))
     } else if key.contains(char::is_whitespace) {
         Some(("has a space in it", "is there more than the key where it comes from?"))
     } else if variable_meant(key).is_some_and(|name| name != key) {
@@ -239,15 +257,29 @@ fn is_header(at: &Path) -> bool {
 
 /// The variable that a text names in the manner of a shell, of LiteLLM or of a programming language, or by its name alone.
 fn variable_meant(text: &str) -> Option<&str> {
-    const FORMS: [(&str, &str); 9] = [
+    const FORMS: [(&str, &str); 23] = [
+        ("${{ secrets.", "}}"),
+        ("${{ env.", "}}"),
         ("${env:", "}"),
         ("${", "}"),
+        ("$(", ")"),
+        ("$env:", ""),
         ("$", ""),
         ("os.environ/", ""),
+        ("os.environ[\"", "\"]"),
+        ("os.environ['", "']"),
+        ("os.environ.get(\"", "\")"),
+        ("os.getenv(\"", "\")"),
+        ("process.env[\"", "\"]"),
         ("process.env.", ""),
         ("{{", "}}"),
+        ("{env:", "}"),
         ("%", "%"),
         ("ENV:", ""),
+        ("env/", ""),
+        ("env=", ""),
+        ("env ", ""),
+        ("!env ", ""),
         ("env.", ""),
     ];
     let is_name = |name: &str| {

@@ -73,12 +73,15 @@ pub(super) fn read(entry: &Entry, lowest: Option<f64>, timeout: Option<f64>, env
         tier,
     };
     let (limits, price) = (limits(fields), price(fields));
+    if !sent.contains("embed") {
+        remarks.extend(price.as_ref().and_then(|price| price.missing.map(missing_price)));
+    }
     remarks.extend(left(fields));
     Ok(Read {
         target,
         limits,
         total_ms: own.or(timeout).map(|seconds| (seconds * 1000.0) as u64),
-        price,
+        price: price.map(|price| price.usd_per_mtok),
         sent,
         remarks,
     })
@@ -121,7 +124,10 @@ fn is_azure(provider: &Provider) -> bool {
 fn provider_of(fields: &mut Fields<'_>, model: &str) -> Result<(&'static Provider, String), String> {
     let known = |name: &str| {
         Provider::named(name).ok_or_else(|| {
-            format!("litellm_params.model: {name} speaks neither the openai nor the anthropic dialect at a plain URL")
+            format!(
+                "litellm_params.model: {name} is none of the providers with the openai or the anthropic dialect at a \
+                 plain URL that are known here; if it has such an API, call it openai/MODEL with an api_base"
+            )
         })
     };
     if let Some(name) = fields.text(PARAMS, "custom_llm_provider") {
@@ -181,16 +187,34 @@ fn headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
     headers
 }
 
-/// Input and output, in USD per million tokens.
-fn price(fields: &mut Fields<'_>) -> Option<(f64, f64)> {
+/// The price of an entry.
+struct EntryPrice {
+    /// Of input and of output.
+    usd_per_mtok: (f64, f64),
+    /// The one of both that the entry does not have.
+    missing: Option<&'static str>,
+}
+
+fn missing_price(key: &'static str) -> String {
+    format!(
+        "there is no {key}: such tokens count as $0; LiteLLM takes it from a list, and `pointsman config prices` has one"
+    )
+}
+
+fn price(fields: &mut Fields<'_>) -> Option<EntryPrice> {
     let mut cost = |key: &str| {
         let places = [(PARAMS, key), (ITSELF, key), (INFO, key)];
         fields.number(&places, "a number from 0", |n| n >= 0.0)
     };
     let per_million = |usd: f64| (usd * 1e12).round() / 1e6;
     let (input, output) = (cost("input_cost_per_token"), cost("output_cost_per_token"));
-    (input.is_some() || output.is_some())
-        .then(|| (per_million(input.unwrap_or(0.0)), per_million(output.unwrap_or(0.0))))
+    let missing = match (input, output) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => None,
+        (None, Some(_)) => Some("input_cost_per_token"),
+        (Some(_), None) => Some("output_cost_per_token"),
+    };
+    Some(EntryPrice { usd_per_mtok: (per_million(input.unwrap_or(0.0)), per_million(output.unwrap_or(0.0))), missing })
 }
 
 /// A timeout that can be carried over: 1 ms to a year.

@@ -74,7 +74,15 @@ impl Merged {
             } else {
                 ""
             };
-            report.of(&entry.origin, format!("it has the key of {}, and is a backend of its own{count}", other.id));
+            let why = if other.target.tier != target.tier {
+                format!("it is a {}", target.tier)
+            } else if other.target.headers != target.headers {
+                "it has other headers".to_owned()
+            } else {
+                "it serves the same name as another model".to_owned()
+            };
+            let what = format!("it has the key of {}, and is a backend of its own, because {why}{count}", other.id);
+            report.of(&entry.origin, what);
         }
     }
 }

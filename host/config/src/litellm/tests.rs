@@ -76,7 +76,7 @@ fn every_line_of_the_report_says_which_entry_and_what_became_of_it() {
         "line 3: model_list[0] (model_name \"llama\"): \"llama\" is sent to nvidia-nim-1 (primary) as \"meta/llama-3.1-70b-instruct\"",
         "line 5: model_list[1] (model_name \"llama\"): \"llama\" is sent to openai-fallback-1 (fallback) as \"llama-70b\"",
         "line 7: model_list[2] (model_name \"gpt\"): \"llama\" is sent to openai-fallback-2 (fallback) as \"gpt-4o-mini\"",
-        "line 14: model_list[5] (model_name \"cloudy\"): not carried over: litellm_params.model: bedrock speaks neither",
+        "line 14: model_list[5] (model_name \"cloudy\"): not carried over: litellm_params.model: bedrock is none of the providers",
         "router_settings.fallbacks of \"gpt\": not carried over: no entry of model_list that could be is called \"nothing\"",
         "router_settings.routing_strategy: not carried over: the policy decides",
         "general_settings.database_url: not carried over: the record is an SQLite file",

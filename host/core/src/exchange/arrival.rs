@@ -68,6 +68,7 @@ impl Exchange {
             only: Only::default(),
             left_out: Vec::new(),
             lost: Duration::ZERO,
+            sent_at: now,
             relayed: Duration::ZERO,
             relaying_since: None,
             noted_overdue: None,

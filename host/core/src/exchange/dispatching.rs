@@ -128,6 +128,7 @@ impl Exchange {
             resume: dispatch.resume.unwrap_or(self.streams.resume),
             join: self.resuming.then(|| self.join(permit.backend, dispatch.resume)),
         };
+        self.sent_at = now;
         self.phase = Phase::Sending { permit, sending: sending.clone() };
         Action::Send(sending)
     }

@@ -98,6 +98,8 @@ pub struct Exchange {
     left_out: Vec<u32>,
     /// Time lost in attempts that failed, which counts against the waiting time.
     lost: Duration,
+    /// Begin of the last attempt: its permit may have been taken before, for a waiter.
+    sent_at: Timestamp,
     /// Time in which answers were relayed, without the one under way.
     relayed: Duration,
     /// Begin of the relay under way.
@@ -246,7 +248,7 @@ impl Exchange {
     }
 
     fn attempt_ended(&mut self, fleet: &mut Fleet, now: Timestamp, attempt: (Permit, Sending), ended: Ended) -> Action {
-        self.lost += now.since(attempt.0.taken_at);
+        self.lost += now.since(self.sent_at);
         let is_final = is_final(&ended.outcome, self.facts.operation);
         let kind = self.settle(fleet, now, attempt, ended, false);
         self.after_attempt(fleet, now, kind, is_final)

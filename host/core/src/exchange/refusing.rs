@@ -87,7 +87,7 @@ impl Exchange {
                     return format!("{id} is ready, but the policy did not choose it");
                 }
                 None if is_ready => return format!("{id} is ready"),
-                Some(last) if is_ready => return format!("{id} failed at it ({})", outcome_words(last)),
+                Some(last) if is_ready => return format!("{id} failed this request ({})", outcome_words(last)),
                 None | Some(_) => {}
             }
             match fleet.state_for(now, &self.view, &want, index) {
@@ -100,7 +100,7 @@ impl Exchange {
                 // An attempt in this exchange says more than a limit.
                 (RowState::Throttled, _) if last.is_some_and(|last| last.outcome != Kind::RateLimited) => {
                     let said = last.map_or_else(String::new, outcome_words);
-                    format!("{id} failed at it ({said}) and is at its limits")
+                    format!("{id} failed this request ({said}) and is at its limits")
                 }
                 (RowState::Drained, _) => format!("{id} is drained"),
                 (RowState::Probing, _) => format!("{id} is being probed"),
@@ -122,30 +122,38 @@ impl Exchange {
             }
         };
         if self.exhausted_before.is_some() {
-            let tried = self.attempts.len();
             let candidates = listed(candidates, ", ");
+            let tried = match self.attempts.len() {
+                0 => "no backend was asked again".to_owned(),
+                n => format!("only those that may have recovered were asked again ({})", counted(n, "attempt")),
+            };
             return format!(
-                "The same request was exhausted a moment ago, so it was not begun anew ({tried} attempts): \
-                 {candidates}{no_others}"
+                "No backend could answer the same request a moment ago, so {tried}: {candidates}{no_others}"
             );
         }
         self.after_attempts(&(listed(candidates, ", ") + &no_others))
     }
 
     fn after_attempts(&self, why: &str) -> String {
-        let (attempts, waited) = (self.attempts.len(), self.waited.as_secs_f64());
-        format!("No backend could answer after {attempts} attempts and {waited:.1} s of waiting: {why}")
+        let attempts = (!self.attempts.is_empty()).then(|| counted(self.attempts.len(), "attempt"));
+        let waited = (!self.waited.is_zero()).then(|| format!("{:.1} s of waiting", self.waited.as_secs_f64()));
+        let after: Vec<String> = attempts.into_iter().chain(waited).collect();
+        let after = if after.is_empty() { String::new() } else { format!(" after {}", after.join(" and ")) };
+        format!("No backend could answer{after}: {why}")
     }
 
     /// Those that work have said that they do not have the model: a retry cannot help.
     fn model_missing(&self, fleet: &Fleet, now: Timestamp) -> Refusal {
         let want = self.whole_want();
         let of = |&index: &u32| {
-            let id = &self.view.backend(index).id;
+            let backend = self.view.backend(index);
+            let (id, asked) = (&backend.id, &self.want.model);
             match fleet.state_for(now, &self.view, &want, index) {
                 (RowState::Cooling, Some((until, Kind::ModelMissing))) => {
                     let left = until.since(now).as_secs_f64();
-                    format!("{id} said so, and will not be asked for it again for {left:.0} s")
+                    let sent = backend.sent_model(asked).filter(|sent| **sent != **asked);
+                    let sent = sent.map_or_else(String::new, |sent| format!(" (there it is {:?})", shown(&sent)));
+                    format!("{id} does not have it{sent}, and is not asked for it again for {left:.0} s")
                 }
                 (_, Some((_, reason))) => format!("{id} cannot be asked ({})", reason.as_str()),
                 (_, None) => format!("{id} cannot be asked"),
@@ -209,9 +217,9 @@ impl Exchange {
         Refusal {
             reason: Reason::OutOfTime,
             message: format!(
-                "No answer within {:.0} s (limits.max_exchange_ms), after {} attempts",
+                "No answer within {:.0} s (limits.max_exchange_ms), after {}",
                 self.budgets.max_total.as_secs_f64(),
-                self.attempts.len()
+                counted(self.attempts.len(), "attempt")
             ),
             retry_after: None,
         }
@@ -221,6 +229,11 @@ impl Exchange {
 /// Pointsman could not send an attempt for want of something of its own.
 pub(super) fn own_shortage(message: String) -> Refusal {
     Refusal { reason: Reason::OwnShortage, message, retry_after: Some(OWN_RECOVERY) }
+}
+
+/// "1 attempt", "2 attempts".
+fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Kind and status of an attempt.

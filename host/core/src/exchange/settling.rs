@@ -21,7 +21,7 @@ impl Exchange {
         // Who answered without a word about usage has used something; who did not answer has used nothing.
         let known = used > 0 || !matches!(outcome.kind, Kind::Answered | Kind::Cut | Kind::Stalled | Kind::ClientGone);
         let tokens_used = known.then(|| u32::try_from(used).unwrap_or(u32::MAX));
-        let sent_at = permit.taken_at;
+        let sent_at = self.sent_at;
         let tries = self.tries(fleet, now, sending.backend, outcome.kind, is_committed);
         permit.set_request(self.want.origin.request, tries);
         fleet.settle(now, permit, AttemptReport { outcome: &outcome, first_token, tokens_used });

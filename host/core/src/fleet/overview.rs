@@ -64,7 +64,7 @@ pub const MAX_MODEL_COOLDOWNS: usize = 16;
 /// The cooldown of one model on a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelCooldown {
-    /// The model as clients name it.
+    /// The model as it is named to the backend.
     pub model: Arc<str>,
     /// Time at which the cooldown ends.
     pub until: Timestamp,

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub struct SavedCooldown {
     /// Id of the backend.
     pub backend: String,
-    /// The model; `None`: the whole backend.
+    /// The model as it is named to the backend; `None`: the whole backend.
     pub model: Option<String>,
     /// Time at which the cooldown ends.
     pub until: Timestamp,

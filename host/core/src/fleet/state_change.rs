@@ -23,7 +23,7 @@ pub struct StateChange {
     pub at: Timestamp,
     /// Id of the backend.
     pub backend: Arc<str>,
-    /// The model it is about; none: the whole backend, or one of its operations.
+    /// The model it is about, as it is named to the backend; none: the whole backend, or one of its operations.
     pub model: Option<Arc<str>>,
     /// The operation it is about; none: all of them.
     pub operation: Option<Arc<str>>,

@@ -8,7 +8,7 @@ pub mod headers;
 pub(crate) mod json;
 pub mod keyless;
 pub mod links;
-pub(crate) mod multipart;
+pub mod multipart;
 pub(crate) mod path;
 pub mod path_template;
 pub mod query;

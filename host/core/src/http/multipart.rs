@@ -13,17 +13,17 @@ const MAX_BOUNDARY_BYTES: usize = 70;
 
 /// One part of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part<'a> {
+pub struct Part<'a> {
     /// Name of the field.
-    pub(crate) name: Cow<'a, str>,
+    pub name: Cow<'a, str>,
     /// It has a file name.
-    pub(crate) is_file: bool,
+    pub is_file: bool,
     /// Place of its content in the body.
-    pub(crate) content: Range<usize>,
+    pub content: Range<usize>,
 }
 
 /// The boundary that a content type of `multipart/form-data` names; `None` for any other type.
-pub(crate) fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
+pub fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
     let (essence, parameters) = content_type.split_once(';')?;
     if !essence.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
@@ -34,7 +34,7 @@ pub(crate) fn boundary(content_type: &str) -> Option<Cow<'_, str>> {
 
 /// The parts of a form in their order; `None` where it is no whole form: no closing delimiter, a part without a name, or too
 /// many parts.
-pub(crate) fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
+pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Option<Vec<Part<'a>>> {
     let delimiter = format!("--{boundary}");
     let finder = memmem::Finder::new(&delimiter);
     let mut parts = Vec::new();

@@ -19,6 +19,8 @@ pub struct BackendSnapshot {
     /// Its place in the table.
     pub index: u32,
     row: BackendRow,
+    /// Attempts of the same exchange that failed at it before the question.
+    tries: usize,
     /// The columns it was recorded in.
     columns: Columns,
 }
@@ -28,13 +30,18 @@ impl BackendSnapshot {
     pub fn read(backend: &Arc<str>, tier: Tier, index: u32, row: Row<'_>) -> Option<Self> {
         let columns = row.columns().clone();
         let (backend, is_suited) = (backend.clone(), !row.is(RowState::Unsuited));
-        is_suited.then(|| Self { backend, tier, index, row: row.in_current_columns(), columns })
+        is_suited.then(|| Self { backend, tier, index, row: row.in_current_columns(), tries: 0, columns })
     }
 
     /// Those of a question that could serve the request, in the table's order.
     pub fn all(query: &Query, table: &Table) -> Vec<Self> {
         let rows = (0..).zip(&table.backends).zip(query.rows.iter());
-        rows.filter_map(|((index, backend), row)| Self::read(&backend.id, backend.tier, index, row)).collect()
+        let tries = |index| query.attempts.iter().filter(|attempt| attempt.backend == index).count();
+        rows.filter_map(|((index, backend), row)| {
+            let snapshot = Self::read(&backend.id, backend.tier, index, row)?;
+            Some(Self { tries: tries(index), ..snapshot })
+        })
+        .collect()
     }
 
     /// Returns the length of the queue for each tier that has one: all backends of a tier share it, so each shows its
@@ -92,7 +99,12 @@ impl BackendSnapshot {
                 0 | 1 => String::new(),
                 n => format!(", {n} failures"),
             };
-            return format!("cools for {} more ({reason}{failures})", of_ms(self.number(Column::CooldownMs)));
+            // From its second try on an exchange pauses for longer than others.
+            let tries = match self.tries {
+                0 | 1 => String::new(),
+                n => format!(", for this request after {n} tries"),
+            };
+            return format!("cools for {} more ({reason}{failures}{tries})", of_ms(self.number(Column::CooldownMs)));
         }
         if self.is(RowState::Probing) {
             return format!("is being probed ({reason})");

@@ -108,7 +108,9 @@ impl Judge<'_> {
                 NONE => (why, format!("{condition}, and takes no emergency")),
                 ms => (why, format!("{condition}, and takes an emergency only in {}", of_ms(ms))),
             },
-            Choice::Wait(lane) if self.admits(lane, standing) => (why, format!("{condition}: waited for")),
+            Choice::Wait(lane) if self.admits(lane, standing) && !standing.is(RowState::Drained) => {
+                (why, format!("{condition}: waited for"))
+            }
             Choice::Backend { .. } | Choice::Wait(_) | Choice::Reject => (why, condition),
         }
     }
@@ -280,6 +282,8 @@ mod tests {
     fn a_wait_and_a_refusal_have_reasons_too() {
         let others = told([&COOLS, &COOLS, &COOLS, &[]], Choice::Wait(Lane::Primary));
         assert_eq!(others[0], "a cools for 2 s more (rate_limited): waited for");
+        let drained = [(Column::State, RowState::Drained as u32)];
+        assert_eq!(told([&COOLS, &drained, &COOLS, &[]], Choice::Wait(Lane::Primary))[1], "b is drained");
         assert_eq!(others[3], "d is ready, but a fallback; the policy chose to wait for the primary lane");
         assert!(told([&[], &[], &[], &[]], Choice::Reject)[0].ends_with("refused the request all the same"));
     }

@@ -181,7 +181,7 @@ impl Teller {
         let Some(Open { standings, decided: Some(decision) }) = self.open.take() else { return };
         let name = |index: u32| table.backends.get(index as usize).map_or("?", |backend| &*backend.id);
         let of_lane = |lane: Lane, backend: Option<u32>| match backend {
-            None => format!("no permit: nothing of the {} lane was to be had", lane.as_str()),
+            None => format!("no permit: no backend of the {} lane was free any more", lane.as_str()),
             Some(index) => {
                 let was = standings.iter().find(|standing| standing.index == index).map(BackendSnapshot::condition);
                 let was = was.map_or("could not serve the request".to_owned(), |was| was.replacen("is ", "was ", 1));

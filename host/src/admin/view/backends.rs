@@ -84,7 +84,7 @@ pub(crate) struct LaneView {
 /// The cooldown of one model on a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ModelCooldownView {
-    /// The model as asked for.
+    /// The model as it is named to the backend.
     pub model: String,
     /// Time left of the cooldown, in ms.
     pub cooldown_ms: u64,

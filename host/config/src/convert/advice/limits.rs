@@ -43,6 +43,11 @@ pub(super) fn contradictions(raw: &RawConfig) -> Vec<Contradiction> {
             (place.key("total_ms"), "total_ms", timeouts.total_ms),
             ("limits.max_exchange_ms", raw.limits.max_exchange_ms),
         ));
+        found.extend(days(&at, (backend.rpm, backend.rpd), (backend.tpm, backend.tpd)));
+        for (model, limits) in &backend.limits {
+            let at = at.key("limits").key(model);
+            found.extend(days(&at, (limits.rpm, limits.rpd), (limits.tpm, limits.tpd)));
+        }
         found.extend(tokens(at, backend.tpm));
     }
     for (index, client) in raw.client.iter().enumerate() {
@@ -57,6 +62,19 @@ pub(super) fn contradictions(raw: &RawConfig) -> Vec<Contradiction> {
         }
     }
     found
+}
+
+/// Limits of a minute that are larger than those of a day: each is the minute's and the day's.
+fn days(at: &Path, requests: (Option<u32>, Option<u32>), tokens: (Option<u32>, Option<u32>)) -> Vec<Contradiction> {
+    let one = |(minute, day): (&str, &str), limits: (Option<u32>, Option<u32>)| {
+        let (Some(of_minute), Some(of_day)) = limits else { return None };
+        (of_minute > of_day && of_day > 0).then(|| Contradiction {
+            at: at.key(minute),
+            message: format!("`{minute}` ({of_minute}) is more than `{day}` ({of_day}), so it never applies"),
+            help: format!("`{day}` is for 24 hours: make it larger, or leave `{minute}` out"),
+        })
+    };
+    [one(("rpm", "rpd"), requests), one(("tpm", "tpd"), tokens)].into_iter().flatten().collect()
 }
 
 /// A limit that is smaller than what one request is charged ahead.

@@ -8,6 +8,7 @@ use super::{backend_at, names};
 use crate::checked::Config;
 use crate::convert::Check;
 use crate::decode::nearest;
+use crate::raw::RawPrice;
 use crate::tree::Path;
 
 /// Prices of a backend whose names are looked into.
@@ -79,6 +80,41 @@ impl Check<'_, '_> {
                 self.warn(&at, message).help("write [backend.price.\"MODEL\"], or one [budget.default_price]");
             }
         }
+    }
+}
+
+/// Operations of models that have a price for only one side of tokens, by parts of their usual names.
+const ONE_SIDED: [&str; 10] =
+    ["embed", "bge-", "rerank", "moderat", "tts", "whisper", "transcri", "image", "dall-e", "speech"];
+
+/// No list price is that low; a price of a single token is.
+const LEAST_PLAUSIBLE_USD_PER_MTOK: f64 = 0.000_5;
+
+impl Check<'_, '_> {
+    /// A price that is half there, or of another unit, counts as nearly nothing.
+    pub(in crate::convert) fn advise_on_half_price(&mut self, at: &Path, model: &str, raw: &RawPrice) {
+        let sides = [("input_per_mtok", raw.input_per_mtok), ("output_per_mtok", raw.output_per_mtok)];
+        for (key, usd) in sides {
+            if let Some(usd) = usd.filter(|usd| *usd > 0.0 && *usd < LEAST_PLAUSIBLE_USD_PER_MTOK) {
+                let message = format!("`{key}` of {usd} USD is for a million tokens; is it the price of one?");
+                let per_mtok = format!("{:.4}", usd * 1e6);
+                let per_mtok = per_mtok.trim_end_matches('0').trim_end_matches('.');
+                self.warn(&at.key(key), message).help(format!("a price of {usd} for each token is {key} = {per_mtok}"));
+            }
+        }
+        let lower = model.to_ascii_lowercase();
+        if ONE_SIDED.iter().any(|word| lower.contains(word)) {
+            return;
+        }
+        let (there, missing) = match sides {
+            [(there, Some(usd)), (missing, None)] | [(missing, None), (there, Some(usd))] if usd > 0.0 => {
+                (there, missing)
+            }
+            _ => return,
+        };
+        let tokens = if missing.starts_with("input") { "prompts" } else { "answers" };
+        self.warn(at, format!("the price of `{model}` has {there} and no {missing}: its {tokens} count as $0"))
+            .help(format!("add {missing}, in USD per million tokens; 0 says that they are free"));
     }
 }
 

@@ -165,15 +165,18 @@ impl Member {
                 self.report(at.now, None, change);
                 self.wide.is_confirmed()
             }
-            Scope::Model => match self.models.health(at.now, at.model) {
-                None => true,
-                Some(health) => {
-                    at.record_failure_of(health, evidence);
-                    let (change, is_confirmed) = (health.failure_to_report(at.now), health.is_confirmed());
-                    self.report(at.now, Some(at.model), change);
-                    is_confirmed
+            Scope::Model => {
+                let sent = self.models.sent(at.model);
+                match self.models.health(at.now, &sent) {
+                    None => true,
+                    Some(health) => {
+                        at.record_failure_of(health, evidence);
+                        let (change, is_confirmed) = (health.failure_to_report(at.now), health.is_confirmed());
+                        self.report(at.now, Some(&sent), change);
+                        is_confirmed
+                    }
                 }
-            },
+            }
             Scope::Operation => match self.operations.health(at.now, &at.origin.endpoint) {
                 None => true,
                 Some(health) => {
@@ -184,7 +187,10 @@ impl Member {
                 }
             },
         };
-        self.stats.record_failure();
+        if at.outcome.kind != Kind::ModelMissing {
+            // A name that the provider does not know says nothing of how it answers for others.
+            self.stats.record_failure();
+        }
         if !is_confirmed && may_be_requests(at.outcome.kind) {
             self.hold_back(at);
         }
@@ -239,7 +245,8 @@ impl Member {
             at.record_success_of(&mut part.health);
             let change = part.health.recovery_to_report(at.now);
             self.models.drop_healthy(at.now, parts.model);
-            self.report(at.now, Some(parts.model), change);
+            let sent = self.models.sent(at.model);
+            self.report(at.now, Some(&sent), change);
         }
         if let Some(part) = self.operations.counted(parts.endpoint, charge.of_operation) {
             at.record_success_of(&mut part.health);

@@ -3,6 +3,7 @@
 mod ceilings;
 mod charge;
 mod initial;
+mod models;
 mod parts;
 mod readiness;
 mod row;
@@ -22,13 +23,11 @@ use crate::time::Timestamp;
 use ceilings::Ceilings;
 pub(crate) use charge::{Charge, EndedAttempt};
 pub use initial::InitialState;
+use models::Models;
+use parts::Parts;
 pub(crate) use parts::PartsUsed;
-use parts::{Models, Parts};
 pub(crate) use row::RowContext;
 pub use stats::Stats;
-
-/// Models with a health of their own per backend.
-const MAX_MODELS: usize = 1_024;
 
 /// Operations with a health of their own per backend.
 const MAX_OPERATIONS: usize = 64;
@@ -87,7 +86,7 @@ impl Member {
             quota_requests: Quota::default(),
             quota_tokens: Quota::default(),
             wide: Health::default(),
-            models: Parts::new(MAX_MODELS),
+            models: Models::new(),
             operations: Parts::new(MAX_OPERATIONS),
             single_requests: Parts::new(MAX_REQUESTS),
             exchanges: Parts::new(MAX_REQUESTS),
@@ -106,6 +105,7 @@ impl Member {
         let limits = backend.limits;
         self.rates.set(limits);
         self.model_rates.set(backend);
+        self.models.set_routes(backend);
         self.max_concurrency = limits.max_concurrency;
         let emergency_rpm = (f64::from(limits.rpm.unwrap_or(UNLIMITED_RPM)) * emergency_fraction).max(1.0) as u32;
         // One at a time: attempts of the same moment would fail for the same reason.
@@ -198,7 +198,7 @@ impl Member {
         self.ceilings = Ceilings::default();
     }
 
-    /// The cooldowns in force, of the backend as a whole (no model) and of its models.
+    /// The cooldowns in force, of the backend as a whole (no model) and of its models, by the names that are sent.
     pub(super) fn cooldowns(&self, now: Timestamp) -> impl Iterator<Item = (Option<&Arc<str>>, &Health)> {
         std::iter::once((None, &self.wide))
             .chain(self.models.iter().map(|(model, m)| (Some(model), &m.health)))

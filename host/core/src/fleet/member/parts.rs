@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use crate::fleet::health::{Health, HealthState, Probe};
 use crate::origin::{Endpoint, Origin};
@@ -58,6 +57,15 @@ impl<K: Hash + Eq> Parts<K> {
         K: Borrow<Q>,
     {
         if self.map.is_empty() { None } else { self.map.get(key) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Counts nothing of what is under way any more.
+    pub(super) fn forget_under_way(&mut self) {
+        self.map.values_mut().for_each(|part| part.in_flight = 0);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &Part)> {
@@ -163,6 +171,3 @@ impl<K: Hash + Eq + Clone> Parts<K> {
         Some(&mut self.map.entry(key.clone()).or_default().health)
     }
 }
-
-/// Names of models, looked up by text.
-pub(super) type Models = Parts<Arc<str>>;

@@ -76,7 +76,7 @@ pub enum BadPlan {
     #[error("canary={0:?} is not a share of the exchanges; write a percentage above 0% and below 100%, such as 5%")]
     Share(String),
     /// The duration is not readable.
-    #[error("for={0:?} is not a time for a trial; write 1s to 7d, such as 90s, 10m or 2h")]
+    #[error("for={0:?} is not a time for a promotion; write 1s to 7d, such as 90s, 10m or 2h")]
     Lasts(String),
     /// The guard.
     #[error(

@@ -1,4 +1,4 @@
-//! Made-up days before free, rate-limited keys and a paid fallback: what a policy pays for, and how long its clients wait.
+//! Made-up days with free, rate-limited keys and a paid fallback: what a policy pays for, and how long its clients wait.
 //!
 //! Beside the policy stands the fixed rule that this project began with: while no primary is ready, wait 5 s up to 6 times,
 //! then pay.

@@ -51,7 +51,7 @@ impl fmt::Display for DaysReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Made-up days before free keys and a paid fallback: the policy {}, and beside it the fixed rule",
+            "Made-up days with free keys and a paid fallback: the policy {}, and beside it the fixed rule",
             self.policy
         )?;
         writeln!(f, "(6 waits of 5 s, then the fallback). Paid: answered by the fallback. Times: arrival to end.")?;
@@ -70,8 +70,12 @@ impl fmt::Display for DaysReport {
         }
         writeln!(f)?;
         match self.worse_in_both() {
-            0 => writeln!(f, "On no day both more was paid and clients waited longer than under the fixed rule."),
-            n => writeln!(f, "On {n} of {} days more was paid and clients waited longer.", self.days.len()),
+            0 => writeln!(f, "No day was worse than the fixed rule in both: more paid, and longer waits."),
+            n => writeln!(
+                f,
+                "{n} of {} days were worse than the fixed rule in both: more paid, and longer waits.",
+                self.days.len()
+            ),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Line {
     pub(super) fn granted(&mut self, exchange: u64, now: Timestamp, backend: u32) -> Found {
         match self.leave(exchange) {
             Some((file, rank)) => self.nobody_before(file, rank, backend as usize, now),
-            None => Err((Rule::Order, "it was handed what it did not wait for".to_owned())),
+            None => Err((Rule::Order, "it was given a permit that it did not wait for".to_owned())),
         }
     }
 
