@@ -103,7 +103,13 @@ async fn one_absurd_answer_uses_up_no_day_and_breaks_no_sum() {
     let store = rusqlite::Connection::open(proxy.store_path()).unwrap();
     store.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
     store
-        .execute("UPDATE exchange SET input_tokens = 9223372036854775807, output_tokens = 9223372036854775807", [])
+        .execute_batch(
+            "BEGIN IMMEDIATE;
+             UPDATE exchange SET input_tokens = 9223372036854775807, output_tokens = 9223372036854775807;
+             DELETE FROM usage_hour;
+             UPDATE usage_filled SET from_us = (SELECT max(ended_us) + 1 FROM exchange);
+             COMMIT;",
+        )
         .unwrap();
     for group in ["client", "backend", "model", "lane", "hour", "day"] {
         let usage = proxy.admin(&format!("/api/usage?group={group}")).send().await;

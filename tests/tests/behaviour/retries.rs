@@ -127,15 +127,23 @@ retried! { stream_is_retried:
 
 #[tokio::test]
 async fn a_provider_that_cannot_be_reached_is_one_failed_attempt() {
-    let gone = upstream().start().await;
-    let unreachable = backend("p1").primary(&gone);
-    drop(gone);
+    // Taken and not listened at: nobody else gets the port, and connections are refused.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/v1", taken.local_addr().unwrap());
     let well = upstream().reply(chat("well")).start().await;
-    let proxy = proxy!().backend(unreachable).backend(backend("p2").primary(&well)).start().await;
-    // Which of the two is tried first is drawn anew for each.
-    for _ in 0..24 {
+    let proxy = proxy!()
+        .set("cooldown.base_ms", 600_000)
+        .set("cooldown.max_ms", 600_000)
+        .setting("primary_wait_max_retries", 0)
+        .backend(backend("p1").set("base_url", url))
+        .backend(backend("f1").fallback(&well))
+        .start()
+        .await;
+    for _ in 0..2 {
         assert_eq!(proxy.chat().send().await.says(), "well");
     }
+    assert_eq!(well.count(), 2);
     let failed = proxy.wait_rows(1, "SELECT backend FROM attempts WHERE outcome = 'connect_failed'").await;
     assert_eq!(failed.len(), 1, "a backend that cooled was asked again at once");
 }
