@@ -138,14 +138,14 @@ async fn a_refusal_is_judged_by_its_own_words_whatever_the_key_is() {
     assert_eq!(rows[0]["outcome"], "out_of_credit");
 }
 
-fn compressed(text: &str) -> Vec<u8> {
+fn compressed(text: impl AsRef<[u8]>) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    std::io::Write::write_all(&mut encoder, text.as_ref()).unwrap();
     encoder.finish().unwrap()
 }
 
 #[tokio::test]
-async fn a_compressed_answer_that_tells_a_secret_ends_before_it() {
+async fn a_compressed_answer_that_tells_a_secret_goes_out_without_it_or_ends_before_it() {
     let body = |text: &str| {
         value!({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
             "message": {"role": "assistant", "content": text}}]})
@@ -153,12 +153,23 @@ async fn a_compressed_answer_that_tells_a_secret_ends_before_it() {
     };
     let event =
         format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{AZURE}\"}}}}]}}\n\ndata: [DONE]\n\n");
-    for (kind, path, told) in [
-        ("application/json", "/v1/chat/completions", body(AZURE)),
-        ("text/event-stream", "/v1/chat/completions", event),
-        ("application/json", "/v1/moderations", value!({"results": [{"categories": {(AZURE): true}}]}).to_string()),
-    ] {
+    // What is read goes out plain, and without the secret.
+    for (kind, told) in [("application/json", body(AZURE)), ("text/event-stream", event)] {
         let reply = bytes(kind, compressed(&told)).header("content-encoding", "gzip");
+        let up = upstream().reply(reply).start().await;
+        let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
+        let request = if kind == "text/event-stream" { proxy.chat_stream() } else { proxy.chat() };
+        let answer = request.header("accept-encoding", "gzip").send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-encoding")), (200, ""), "{kind}");
+        assert!(!answer.text().contains(AZURE) && answer.text().contains("***"), "{kind}: {}", answer.text());
+    }
+    // What passes unread ends before it.
+    let judgement = value!({"results": [{"categories": {(AZURE): true}}]}).to_string();
+    for (encoding, path, sent) in [
+        ("gzip, gzip", "/v1/chat/completions", compressed(compressed(body(AZURE)))),
+        ("gzip", "/v1/moderations", compressed(judgement)),
+    ] {
+        let reply = bytes("application/json", sent.clone()).header("content-encoding", encoding);
         let up = upstream().reply(reply).start().await;
         let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
         let mut client = pointsman_tests::RawConnection::open(proxy.addr()).await;
@@ -169,15 +180,14 @@ async fn a_compressed_answer_that_tells_a_secret_ends_before_it() {
             question.len()
         );
         let answer = client.write(request.as_bytes()).await.read_to_end().await;
-        let sent = compressed(&told);
-        assert!(!answer.windows(12).any(|window| sent.windows(12).skip(12).any(|part| part == window)), "{kind}");
+        assert!(!answer.windows(12).any(|window| sent.windows(12).skip(12).any(|part| part == window)), "{path}");
         let attempt = proxy.wait_rows(1, "SELECT outcome, message FROM attempts").await.remove(0);
-        assert!(attempt["message"].as_str().unwrap().contains("repeats a secret"), "{kind}: {attempt}");
+        assert!(attempt["message"].as_str().unwrap().contains("repeats a secret"), "{path}: {attempt}");
     }
     // What tells none passes as it came.
-    let up = upstream().reply(bytes("application/json", compressed(&body("fine"))).header("content-encoding", "gzip"));
+    let up = upstream().reply(bytes("application/json", compressed(body("fine"))).header("content-encoding", "gzip"));
     let up = up.start().await;
     let proxy = proxy!().backend(secretive(&up)).env("TEAM", REFERRED).env("PASS", REFERRED_IN_QUERY).start().await;
     let answer = proxy.chat().header("accept-encoding", "gzip").send().await;
-    assert_eq!((answer.header("content-encoding"), &answer.body[..]), ("gzip", &compressed(&body("fine"))[..]));
+    assert_eq!((answer.header("content-encoding"), &answer.body[..]), ("gzip", &compressed(body("fine"))[..]));
 }
