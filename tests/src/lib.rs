@@ -28,7 +28,7 @@ pub use forward_proxy::{ForwardProxy, forward_proxy};
 pub use guide::{Block, Guide, Walk, blocks, tour};
 pub use http2::{Narrow, NarrowStream};
 pub use policy::{WatPolicy, revision_of, sends_to, takes_turns, takes_turns_in_memory};
-pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, run, run_with_input, run_within};
+pub use proxy::{Backend, Finished, Http2, Proxy, ProxyBuilder, backend, forget_sums, run, run_with_input, run_within};
 pub use reply::{Gate, Reply, bytes, chat, echo, embeddings, json, raw, silence, sse, status, tokens};
 pub use rough_day::{RoughDay, rough_day};
 pub use tls::{TlsUpstream, flooding_http2_upstream, tls_upstream, tls_upstream_for};

@@ -17,6 +17,7 @@ use toml::Value;
 
 pub use backend::{Backend, backend};
 pub use builder::ProxyBuilder;
+pub use rows::forget_sums;
 pub use run::{Finished, run, run_with_input, run_within};
 
 use backend::set_in;

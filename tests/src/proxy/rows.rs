@@ -15,6 +15,15 @@ pub(super) fn rows(path: &Path, sql: &str) -> rusqlite::Result<Vec<Json>> {
     read.collect()
 }
 
+/// Takes the hourly sums of usage away, so that the store is as an earlier version has written it.
+pub fn forget_sums(store: &rusqlite::Connection) {
+    let sql = "BEGIN IMMEDIATE;
+        DELETE FROM usage_hour;
+        UPDATE usage_filled SET from_us = (SELECT max(ended_us) + 1 FROM exchange);
+        COMMIT;";
+    store.execute_batch(sql).unwrap();
+}
+
 fn cell(value: rusqlite::types::ValueRef<'_>) -> Json {
     use rusqlite::types::ValueRef;
     match value {

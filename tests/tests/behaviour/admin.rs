@@ -1,6 +1,6 @@
 //! The operator's listener.
 
-use pointsman_tests::{Answer, Proxy, backend, chat, proxy, status, upstream};
+use pointsman_tests::{Answer, Proxy, backend, chat, forget_sums, proxy, status, upstream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -126,6 +126,7 @@ fn multiply_exchanges(store: &std::path::Path, n: u32) {
          INSERT INTO exchange (ended_us, {columns}) SELECT ended_us - i, {columns} FROM n, (SELECT * FROM exchange LIMIT 1)"
     );
     assert_eq!(store.execute(&sql, []).unwrap(), n as usize);
+    forget_sums(&store);
 }
 
 /// Asks for the usage until the line has room.

@@ -51,15 +51,16 @@ impl Exchange {
     }
 
     /// Returns true if the exchange has tried every candidate, and together as often as its client would by itself: one time
-    /// more than there are backends. Where a limit is waited out, or at a single backend, that holds for a client that says
-    /// that it repeats; another pauses, so that it is served when the limit lets others pass.
+    /// more than there are backends. At a single backend, and where one has no room or is not there, that holds for a client
+    /// that says that it repeats; another is served when the backend serves others, and has the emergency lane.
     pub(super) fn has_tried_enough(&self) -> bool {
         let mut tried: Vec<u32> = self.counted().iter().filter(is_try).map(|a| a.backend).collect();
         let tries = tried.len();
         tried.sort_unstable();
         tried.dedup();
-        let is_limited = self.counted().iter().any(|a| a.outcome == Kind::RateLimited);
-        let may_end = self.announces_retries || tried.len() > 1 && !is_limited;
+        let is_of_backend =
+            |a: &AttemptFacts| matches!(a.outcome, Kind::RateLimited | Kind::Overloaded | Kind::ConnectFailed);
+        let may_end = self.announces_retries || tried.len() > 1 && !self.counted().iter().any(is_of_backend);
         let is_untried = |index: &u32| !tried.contains(index);
         may_end && tries > tried.len() && !self.want.candidates.iter().any(is_untried)
     }

@@ -10,8 +10,8 @@
 mod file;
 #[cfg(target_os = "linux")]
 mod inotify;
-#[cfg(not(target_os = "linux"))]
-mod no_events;
+#[cfg(any(not(target_os = "linux"), test))]
+mod notify_events;
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -32,7 +32,7 @@ use file::{File, Nearness};
 #[cfg(target_os = "linux")]
 use inotify::Events;
 #[cfg(not(target_os = "linux"))]
-use no_events::Events;
+use notify_events::Events;
 
 /// Interval of looking at the files themselves.
 const POLL: Duration = Duration::from_millis(2_000);
