@@ -206,7 +206,7 @@ impl Reply {
         self
     }
 
-    /// What follows waits for the gate.
+    /// The rest waits for the gate.
     pub fn and_gate(mut self, gate: &Gate) -> Self {
         self.body.push(Step::Await(gate.clone()));
         self

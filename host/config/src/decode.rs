@@ -205,7 +205,7 @@ fn keys(path: &Path) -> Vec<&str> {
     before.iter().filter_map(|step| if let Step::Key(key) = step { Some(key.as_str()) } else { None }).collect()
 }
 
-/// What to write in place of a key that is not known in the table `whose`.
+/// Returns the advice for a key that is not known in the table `whose`.
 fn advice_on_key(name: &str, known: &[String], whose: &str) -> String {
     if let Some(key) = hints::synonym(name, known).or_else(|| nearest(name, known)) {
         return format!("write `{key}`");
@@ -231,7 +231,7 @@ fn word_of(node: Option<&Node>) -> (String, String) {
     }
 }
 
-/// What to write in place of a value of the wrong type, where that is plain.
+/// Returns the advice for a value of the wrong type, where it is plain.
 fn advice_on_value(name: &str, node: Option<&Node>, expected: &str) -> Option<String> {
     let is_from_file = node.is_some_and(|node| node.spoken.is_none());
     match &node?.body {

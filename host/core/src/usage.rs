@@ -75,7 +75,7 @@ impl Usage {
         service_tier: None,
     };
 
-    /// What is left of it without a part that was counted before.
+    /// Returns the rest, without a part that was counted before.
     pub fn less(&self, counted: &Self) -> Self {
         let rest = u64::saturating_sub;
         Self {

@@ -26,7 +26,7 @@ impl Story {
         Self::with_routes(&[])
     }
 
-    /// Of a backend that sends these names, in place of those that are asked for.
+    /// A fleet of one backend with these routes: model asked for, model sent.
     fn with_routes(routes: &[(&str, &str)]) -> Self {
         let route = |(asked, sent): &(&str, &str)| Route {
             asked: Pattern::parse(asked).expect("a pattern"),

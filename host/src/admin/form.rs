@@ -8,7 +8,7 @@ use pointsman_core::http::multipart;
 /// Names of the component's field; a field with a file name may have any.
 const COMPONENT: [&str; 2] = ["policy", "component"];
 
-/// What came with a request, in its address and in its body.
+/// Options and content of a request, from its address and its body.
 pub(super) struct Asked {
     /// Names and values: those of the address, then those of the form.
     pub(super) options: Vec<(String, String)>,

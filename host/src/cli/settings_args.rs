@@ -25,7 +25,7 @@ impl SettingsArgs {
     /// Reads them.
     ///
     /// # Errors
-    /// Which of them says nothing, and what to write.
+    /// Returns the error for an argument without a value, with the form to write.
     pub(super) fn read(&self) -> Result<GivenSettings, String> {
         let file = self.settings.as_deref().map(of_file).transpose()?;
         let set = self.set.iter().map(|setting| {

@@ -26,7 +26,7 @@ impl SharedBackground {
         self.lock().insert(response);
     }
 
-    /// What is to be counted of the usage that was told of this response; nothing while it is under way, and once it was counted.
+    /// Returns the usage of this response that is to be counted; none while it is under way, and once it was counted.
     pub(super) fn settle(&self, asked_for: &BackgroundResponse, told: Usage) -> Usage {
         if told.total() == 0 || told.estimated {
             return Usage::NONE;

@@ -49,7 +49,7 @@ pub struct Watcher {
     wake: watch::Receiver<u64>,
 }
 
-/// What a watcher reads.
+/// A line that a watcher reads.
 #[derive(Clone, Debug)]
 pub enum Read {
     /// The next event.

@@ -130,7 +130,7 @@ pub struct Lease {
     /// None: it is shared.
     pub(super) connection: Option<Http1>,
     pub(super) idle: Arc<Idle>,
-    /// Of a connection that is shared.
+    /// Present for a shared connection.
     pub(super) _use: Option<Use>,
 }
 

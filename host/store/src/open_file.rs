@@ -83,9 +83,9 @@ pub(super) enum Change {
     Gone(&'static str),
     /// It is the same one, and what was in it is not there any more.
     Overwritten(&'static str),
-    /// What was written ahead beside it has no name any more.
+    /// The write-ahead log beside it has no name any more.
     LogGone,
-    /// What was written ahead beside it is not there any more.
+    /// The write-ahead log beside it is not there any more.
     LogCut,
 }
 

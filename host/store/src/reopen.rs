@@ -26,7 +26,7 @@ pub(super) struct StoreFile {
     open: Arc<OpenFile>,
     writing: Shared,
     reading: Vec<(Shared, InterruptHandle)>,
-    /// What goes from the file before into the next; none: its connections are open.
+    /// State to carry from the file before into the next; none: its connections are open.
     kept: Option<Kept>,
     /// True once it was told.
     is_told: bool,
@@ -34,9 +34,9 @@ pub(super) struct StoreFile {
     is_written: bool,
 }
 
-/// What is taken along.
+/// State that is carried into the next file.
 enum Kept {
-    /// What the process needs at its next start, because the next file has nothing of it.
+    /// State that the process needs at its next start, because the next file has nothing of it.
     Rows { policies: KeptPolicies, cooldowns: Vec<CooldownRow>, homes: Vec<HomeRow> },
     /// Nothing: what is in the file counts.
     Nothing,

@@ -1,7 +1,7 @@
 //! Usage summed by the hour: written with the exchanges, read in place of them where a long time is asked about.
 //!
 //! A sum over a year of exchanges reads gigabytes; over its hours it reads some thousand rows. The sums outlive the exchanges.
-//! What an earlier Pointsman wrote is summed afterwards, some thousand exchanges at a time ([`fill`]).
+//! Records of an earlier Pointsman are summed afterwards, some thousand exchanges at a time ([`fill`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -141,7 +141,7 @@ impl<'a> Rollups<'a> {
 }
 
 impl Sums {
-    /// What an exchange counts for by itself, without its attempts.
+    /// The sums of one exchange, without its attempts.
     fn of_exchange(record: &ExchangeRecord) -> Self {
         let is_denied = record.denied.is_some();
         let is_failure = matches!(record.end, End::Refused | End::Rejected | End::Broken);

@@ -1,4 +1,4 @@
-//! What an exchange counts for in the usage of its client, model, backends and lanes.
+//! The parts of an exchange's usage that its client, model, backends and lanes have.
 
 /// An hour, in µs.
 pub(super) const HOUR_US: i64 = 3_600_000_000;
@@ -36,7 +36,7 @@ impl Dimension {
     }
 }
 
-/// What each exchange counts for, by this dimension; of those with a key from `?1` to before `?2`. A resumed stream has cost at
+/// SQL for the parts of each exchange, by this dimension; of those with a key from `?1` to before `?2`. A resumed stream has cost at
 /// two backends: by backend and lane, tokens and cost are taken from the attempts, the rest from the exchange.
 pub(super) fn parts_sql(dimension: Dimension) -> String {
     let member = dimension.as_str();

@@ -1,4 +1,4 @@
-//! What we add to a request we take back where it is refused; what we make up is the same in every form.
+//! Additions to a request are taken back where they are refused; made-up ids are the same in every form.
 
 use pointsman_tests::{Event, Proxy, Reply, Seen, backend, json as reply, proxy, sse, tokens, upstream};
 use serde_json::{Value, json};

@@ -528,7 +528,7 @@ async fn a_translated_stream_is_charged_as_its_provider_told_it() {
     assert!((row["cost_usd"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
 }
 
-/// What an exchange cost, in millionths of a USD.
+/// Cost of an exchange, in millionths of a USD.
 fn microusd(row: &Value) -> i64 {
     (row["cost_usd"].as_f64().unwrap() * 1e6).round() as i64
 }

@@ -380,7 +380,7 @@ async fn what_only_one_host_or_account_refuses_is_asked_of_the_next() {
     }
 }
 
-/// What one server or model cannot do, does not know, is not set up for, or failed to make.
+/// Refusals of one server or model: it cannot do it, does not know it, is not set up for it, or failed to make it.
 const PECULIAR: &[(u16, &str, &str)] = &[
     (400, "unsupported_parameter", "Unsupported parameter: 'max_tokens' is not supported with this model."),
     (400, "unsupported_value", "'temperature' does not support 0.2 with this model."),

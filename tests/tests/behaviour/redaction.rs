@@ -1,4 +1,4 @@
-//! What an upstream repeats of a backend's secrets reaches nobody: no client, log, store or page of the operator. What
+//! Secrets of a backend that an upstream repeats reach nobody: no client, log, store or page of the operator. What
 //! cannot be a secret damages no text.
 
 use pointsman_tests::{Backend, Proxy, Reply, Seen, Upstream, backend, bytes, chat, json, proxy, sse, upstream};

@@ -10,7 +10,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Name of the watcher's thread.
 const WATCHER: &str = "file-watch";
 
-/// How often each thread of this name has waited for something so far.
+/// Returns the number of waits so far of each thread of this name.
 fn waits(proxy: &Proxy, name: &str) -> Vec<u64> {
     let threads = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
     let folders = threads.map(|thread| thread.unwrap().path());

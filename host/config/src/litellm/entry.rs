@@ -189,7 +189,7 @@ fn headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
 
 /// The price of an entry.
 struct EntryPrice {
-    /// Of input and of output.
+    /// Prices of input and output, USD per million tokens.
     usd_per_mtok: (f64, f64),
     /// The one of both that the entry does not have.
     missing: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! What we add to a request on our own account, and take back where a backend refuses it: the wish for a stream's usage, and
+//! Additions to a request on our own account, taken back where a backend refuses them: the wish for a stream's usage, and
 //! the limit of an answer's tokens that Anthropic's API demands of clients whose own API does not.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -84,7 +84,7 @@ impl Exchange {
         }
     }
 
-    /// What it uses has the price of this model, by the name sent: it asks for what was begun earlier.
+    /// Its usage has the price of this model, by the name sent: it asks for an answer that was begun earlier.
     pub fn priced_as(mut self, model_sent: Option<String>) -> Self {
         self.priced_as = model_sent;
         self

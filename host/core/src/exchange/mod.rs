@@ -270,7 +270,7 @@ impl Exchange {
 
 /// Returns true if a refusal is about the request, so that no other backend is asked to get around it; false where it may
 /// be peculiar to the backend: an endpoint, a feature or a size that it does not have, or a host that takes no such request.
-/// Of a question every status is but those that speak of what it says.
+/// For a question every status may be, but those that judge its content.
 fn is_final(outcome: &Outcome, operation: Operation) -> bool {
     let is_peculiar = match outcome.status.unwrap_or(0) {
         300..400 | 404 | 405 | 407 | 411 | 413 | 414 | 421 | 426 | 431 | 451 => true,

@@ -1,4 +1,4 @@
-//! What a translation left out, in words: for the client's header and for the record.
+//! Names of the fields that a translation left out: for the client's header and for the record.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

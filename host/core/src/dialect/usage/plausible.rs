@@ -137,7 +137,7 @@ pub(super) fn usage(counts: &Counts, is_final: bool, flowed: Flowed, asked: &Ask
     Usage { service_tier: counts.service_tier.or(asked.service_tier), ..usage }
 }
 
-/// What a summary on the way has used, where that can be.
+/// Returns the tokens of a summary made on the way; 0 where they are not plausible.
 fn compaction(counts: &Counts, asked: &Asked<'_>) -> (u64, u64) {
     let (input, output) = counts.compaction;
     if asked.is_plausible_input(input) && output <= MAX_OUTPUT { (input, output) } else { (0, 0) }
