@@ -90,6 +90,14 @@ impl File {
     }
 }
 
+/// Returns the directory that a path leads through last; the working directory for a bare name.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
 fn fingerprint(path: &Path) -> Fingerprint {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.len(), metadata.modified().ok(), metadata.dev(), metadata.ino()))

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
-use super::file::{File, Nearness};
+use super::file::{File, Nearness, parent};
 use super::{Id, LOG_TARGET};
 
 /// Bytes read at a time; an event has at most 272.
@@ -153,13 +153,6 @@ impl Events {
             }
             !interests.is_empty()
         });
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
     }
 }
 

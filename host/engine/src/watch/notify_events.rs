@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, Receiver};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::file::{File, Nearness};
+use super::file::{File, Nearness, parent};
 use super::{Id, LOG_TARGET};
 
 /// The system's events of the watched files; none where it has none to give.
@@ -147,13 +147,6 @@ impl Events {
             self.directories.remove(&directory);
             self.unwatch(&directory);
         }
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
     }
 }
 
