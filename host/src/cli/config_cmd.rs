@@ -137,7 +137,7 @@ fn summary(loaded: &Loaded, policy: Option<&str>, out: &mut dyn Write) -> io::Re
     writeln!(out, "  warnings  {}", warnings.len())
 }
 
-/// What can be asked for: the names, the patterns, and whether any other is served too.
+/// Lists the models that can be asked for: the names, the patterns, and whether any other is served too.
 fn models(table: &Table) -> String {
     let globs = table.backends.iter().flat_map(|backend| &backend.routes).filter(|route| route.is_served());
     let mut globs: Vec<String> = globs

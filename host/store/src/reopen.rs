@@ -278,6 +278,17 @@ mod tests {
         (folder, file, store)
     }
 
+    /// The file of another store with five exchanges, closed.
+    fn other_store(folder: &tempfile::TempDir) -> PathBuf {
+        let other = folder.path().join("other.db");
+        let store = Store::open(StorePath::File(other.clone()), unlimited(), fixed(T0_MS)).unwrap();
+        for n in 10..15 {
+            store.handle().record(exchange(&format!("r{n}"), T0_MS), None);
+        }
+        store.close().unwrap();
+        other
+    }
+
     #[test]
     fn a_file_that_is_deleted_is_begun_anew_with_what_the_next_start_needs() {
         for leave_the_log in [false, true] {
@@ -308,12 +319,7 @@ mod tests {
     #[test]
     fn a_file_that_is_replaced_by_another_store_is_written_on() {
         let (folder, file, store) = scene();
-        let other = folder.path().join("other.db");
-        let before = Store::open(StorePath::File(other.clone()), unlimited(), fixed(T0_MS)).unwrap();
-        for n in 10..15 {
-            before.handle().record(exchange(&format!("r{n}"), T0_MS), None);
-        }
-        before.close().unwrap();
+        let other = other_store(&folder);
         fs::rename(&other, &file).unwrap();
         store.handle().record(exchange("r2", T0_MS), None);
         store.handle().flush_blocking().unwrap();
@@ -408,12 +414,7 @@ mod tests {
     #[test]
     fn a_copy_over_the_file_is_noticed_and_gone_on_with() {
         let (folder, file, store) = scene();
-        let other = folder.path().join("other.db");
-        let before = Store::open(StorePath::File(other.clone()), unlimited(), fixed(T0_MS)).unwrap();
-        for n in 10..15 {
-            before.handle().record(exchange(&format!("r{n}"), T0_MS), None);
-        }
-        before.close().unwrap();
+        let other = other_store(&folder);
         // Into the same file.
         fs::copy(&other, &file).unwrap();
         store.handle().record(exchange("r2", T0_MS), None);

@@ -54,7 +54,7 @@ pub(crate) struct RawServer {
     #[schemars(extend("default" = defaults::KEEP_ALIVE_MS))]
     pub(crate) keep_alive_ms: Option<u64>,
     /// Origins whose pages may send requests from a browser, such as "https://app.example"; one * each, or "*" for all.
-    /// Where no client key is required, requests of other pages are refused, and on a loopback address those for the host of any
+    /// Requests of other pages are refused where no client key is required, and on a loopback address those for the host of any
     /// other name.
     pub(crate) allowed_origins: Vec<String>,
     /// Highest priority that a request may ask for with the header `x-pointsman-priority` where there is no [[client]], -100 to
