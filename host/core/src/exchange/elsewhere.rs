@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tries::is_failure;
 use super::{Action, Exchange, Phase, Sending};
 use crate::contract::Resume;
 use crate::fleet::Fleet;
@@ -104,7 +105,7 @@ impl Exchange {
         is_committed: bool,
     ) {
         let hung = matches!(kind, Kind::TimedOut | Kind::Stalled);
-        let failed = !is_committed && !matches!(kind, Kind::Answered | Kind::ClientGone | Kind::NotResumed);
+        let failed = !is_committed && is_failure(kind);
         if hung || failed && self.exhausted_before.is_some() {
             self.leave_out(backend);
         }

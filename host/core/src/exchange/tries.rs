@@ -75,10 +75,15 @@ impl Exchange {
 
 /// Returns true for a failed attempt that counts as a try.
 fn is_try(attempt: &&AttemptFacts) -> bool {
-    attempt.outcome == Kind::RateLimited || is_fault(attempt.outcome)
+    is_failure(attempt.outcome)
+}
+
+/// Returns true where the backend gave no answer, for whatever reason of its own.
+pub(super) const fn is_failure(kind: Kind) -> bool {
+    !matches!(kind, Kind::Answered | Kind::ClientGone | Kind::NotResumed)
 }
 
 /// Returns true for a failure that no limit explains.
 const fn is_fault(kind: Kind) -> bool {
-    !matches!(kind, Kind::Answered | Kind::RateLimited | Kind::ClientGone | Kind::NotResumed)
+    is_failure(kind) && !matches!(kind, Kind::RateLimited)
 }
